@@ -1,0 +1,53 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// Folders carry short names; modules carry the prefix `Kindred`, because target names must be unique in a
+// user's whole package graph. Targets stand in import order: each may import only targets above it.
+
+/// A Swift target of this package: `Sources/<name>`, module `Kindred<name>`.
+func module(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .target(name: "Kindred\(name)", dependencies: dependencies, path: "Sources/\(name)")
+}
+
+/// The tests of one module: `Tests/<name>Tests`.
+func tests(of name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
+  .testTarget(
+    name: "Kindred\(name)Tests", dependencies: dependencies, path: "Tests/\(name)Tests", resources: resources)
+}
+
+let package = Package(
+  name: "kindred",
+  platforms: [.macOS(.v15)],
+  products: [
+    .library(name: "Kindred", targets: ["Kindred"]),
+    .library(name: "KindredModelStore", targets: ["KindredModelStore"]),
+    .library(name: "KindredEvaluation", targets: ["KindredEvaluation"]),
+    .executable(name: "kindred", targets: ["KindredCLI"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
+  ],
+  targets: [
+    .target(name: "CKindredKernels", path: "Sources/CKernels"),
+    module("Compute", ["CKindredKernels"]),
+    module("ModelFiles", ["KindredCompute"]),
+    module("ModelStore", ["KindredModelFiles"]),
+    module("Tokenization", ["KindredModelFiles"]),
+    module("KVStore", ["KindredCompute"]),
+    module("Attention", ["KindredKVStore"]),
+    module("Transformer", ["KindredAttention", "KindredModelFiles"]),
+    module("AttentionMapping", ["KindredTransformer"]),
+    module("Generation", ["KindredAttentionMapping", "KindredTokenization"]),
+    module("Evaluation", ["KindredGeneration"]),
+    .target(name: "Kindred", dependencies: ["KindredGeneration"], path: "Sources/Kindred"),
+    .executableTarget(
+      name: "KindredCLI",
+      dependencies: [
+        "Kindred", "KindredModelStore", "KindredEvaluation",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Sources/CLI"),
+  ],
+  swiftLanguageModes: [.v6],
+  cLanguageStandard: .c11
+)

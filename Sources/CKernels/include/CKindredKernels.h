@@ -1,0 +1,154 @@
+// The inner loops of Kindred, and the one place that chooses among instruction sets.
+//
+// Only raw pointers cross this boundary, never SIMD values. Every function may be called from any thread; none
+// allocates, none keeps state. Layouts that Swift must know are stated here and nowhere else.
+//
+// Batch invariance: for a given instruction set the result for one activation row, one query or one output
+// element never depends on how many other rows, queries or panels the same call handles. Each output is summed
+// in one fixed order, so prefill in chunks of any size, decode and batches agree bit for bit.
+#ifndef CKINDRED_KERNELS_H
+#define CKINDRED_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// Element types of stored tensors; the numbers are GGUF's.
+typedef enum {
+  KINDRED_F32 = 0,
+  KINDRED_F16 = 1,
+  KINDRED_Q4_0 = 2,
+  KINDRED_Q4_1 = 3,
+  KINDRED_Q5_0 = 6,
+  KINDRED_Q5_1 = 7,
+  KINDRED_Q8_0 = 8,
+  KINDRED_Q2_K = 10,
+  KINDRED_Q3_K = 11,
+  KINDRED_Q4_K = 12,
+  KINDRED_Q5_K = 13,
+  KINDRED_Q6_K = 14,
+  KINDRED_BF16 = 30
+} kindred_type;
+
+typedef enum {
+  KINDRED_ISA_GENERIC = 0,
+  KINDRED_ISA_AVX2 = 1,    // AVX2, FMA, F16C
+  KINDRED_ISA_AVX512 = 2,  // AVX-512 F, BW, VL, DQ, VNNI, BF16
+  KINDRED_ISA_NEON = 3     // AArch64 with dot product
+} kindred_isa;
+
+enum {
+  /// Weight rows in one panel of a packed matrix.
+  KINDRED_PANEL_ROWS = 32,
+  /// Activations that share one int8 scale.
+  KINDRED_ACTIVATION_BLOCK = 32,
+  /// Positions in one page of keys or values.
+  KINDRED_PAGE_POSITIONS = 64,
+  /// Positions interleaved in a key page.
+  KINDRED_KEY_BLOCK = 16
+};
+
+// MARK: Weights
+
+/// Writes `count` elements of `type`, stored in GGUF's layout at `source`, as float.
+/// `count` is a multiple of the type's block (1, 32 or 256). Slow and obviously right: the twin of the packed path.
+void kindred_dequantize(kindred_type type, const void *source, size_t count, float *destination);
+
+/// Bytes of one packed panel of `KINDRED_PANEL_ROWS` rows and `columns` columns, a multiple of 64; 0 where
+/// `columns` is not a multiple of the type's block.
+size_t kindred_panel_bytes(kindred_type type, size_t columns);
+
+/// Packs `rows` (1…32) consecutive rows in GGUF's layout into one 64-byte-aligned panel; missing rows are zero.
+void kindred_pack_panel(kindred_type type, const void *source, size_t rows, size_t columns, void *panel);
+
+// MARK: Activations
+
+/// Rows of activations, ready to be multiplied: as float, and as int8 in blocks of 32 with one scale each.
+/// Dense weights read `values`, quantised weights read the rest. Element (i, k) is
+/// `values[i * columns + k]`, about `scales[i * padded / 32 + k / 32] * quants[i * padded + k]`, where
+/// `padded` is `columns` rounded up to a multiple of 64 and the padding's quants are 0.
+typedef struct {
+  size_t columns;
+  const float *values;    // [rows, columns]
+  const int8_t *quants;   // [rows, padded]
+  const float *scales;    // [rows, padded / 32]
+  const int32_t *sums;    // [rows, padded / 16], the sum of each 16 quants
+} kindred_activations;
+
+// MARK: The kernels of one instruction set
+
+typedef struct {
+  kindred_isa isa;
+
+  /// y = x / sqrt(mean(x²) + epsilon) · weight, over `n` elements. `weight` may be NULL (ones). y may be x.
+  void (*rms_norm)(const float *x, const float *weight, float epsilon, size_t n, float *y);
+
+  /// Quantises one row of `n` values; writes the `padded` quants, scales and sums of `kindred_activations`.
+  void (*quantize)(const float *x, size_t n, int8_t *quants, float *scales, int32_t *sums);
+
+  /// out[i · out_stride + r] (+)= Σ_k a[i, k] · w[r, k] + bias[r], for i < a_rows and the rows r < rows of
+  /// panels panel_begin..<panel_end. `bias` may be NULL; with `accumulate` the result is added to `out`.
+  void (*multiply)(kindred_type type, const void *panels, size_t panel_begin, size_t panel_end, size_t rows,
+                   const kindred_activations *a, size_t a_rows, const float *bias, bool accumulate, float *out,
+                   size_t out_stride);
+
+  /// Rotates one head vector in place: pairs (x[i], x[i + n/2]), or (x[2i], x[2i + 1]) where `interleaved`,
+  /// by the angle whose cosine and sine are given for each i < n/2.
+  void (*rotate)(float *x, size_t n, const float *cosines, const float *sines, bool interleaved);
+
+  /// out = silu(gate) · up, over n elements. out may be gate or up.
+  void (*silu_multiply)(const float *gate, const float *up, size_t n, float *out);
+
+  /// Keys of one page: [page / 16][d][16]; `slot` < 64. Types F32, F16, BF16 (round to nearest even).
+  void (*store_key)(kindred_type type, const float *key, size_t d, size_t slot, void *page);
+  /// Values of one page: [page][d].
+  void (*store_value)(kindred_type type, const float *value, size_t d, size_t slot, void *page);
+
+  /// s[i · 64 + j] = scale · ⟨q_i, key_j⟩ for i < m, j < count (positions past `count` in its block of 16 may be
+  /// computed too). q_i starts at q + i · q_stride. `s` is [m, 64].
+  void (*scores)(kindred_type type, const float *q, size_t q_stride, size_t m, size_t d, const void *key_page,
+                 size_t count, float scale, float *s);
+
+  /// One page of an online softmax for one query: with M the larger of *maximum and max s[0..<valid],
+  /// s[j] = exp(s[j] − M) for j < valid and 0 for the rest of 64; *sum = *sum · f + Σ s; *maximum = M.
+  /// Returns f = exp(old maximum − M), 0 where the old maximum is −∞. valid ≥ 1.
+  float (*softmax_step)(float *s, size_t valid, float *maximum, float *sum);
+
+  /// s[j] = exp(s[j] − log_sum_exp) for j < valid, and 0 for the rest of 64.
+  void (*exp_shifted)(float *s, size_t valid, float log_sum_exp);
+
+  /// o[i · o_stride + c] += Σ_{j < count} p[i · 64 + j] · value[j][c], for i < m, c < d; j in rising order.
+  void (*accumulate)(kindred_type type, const float *p, size_t m, const void *value_page, size_t count, size_t d,
+                     float *o, size_t o_stride);
+
+  /// x *= factor, over n elements.
+  void (*scale)(float *x, size_t n, float factor);
+} kindred_kernels;
+
+/// Whether this machine and this build can run `isa`.
+bool kindred_isa_available(kindred_isa isa);
+
+/// The best instruction set of this machine.
+kindred_isa kindred_isa_best(void);
+
+/// The kernels of `isa`, or NULL where it is not available.
+const kindred_kernels *kindred_kernels_for(kindred_isa isa);
+
+// MARK: Waiting
+
+/// Sleeps while *word == expected, until woken (Linux futex; may wake spuriously).
+void kindred_futex_wait(const uint32_t *word, uint32_t expected);
+/// Wakes every thread that waits on `word`.
+void kindred_futex_wake_all(const uint32_t *word);
+/// One spin-loop pause.
+void kindred_pause(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
