@@ -1,0 +1,219 @@
+// What the attention operations of a backend take: cache types, pages, segments of a batch, loans.
+
+import CKindredKernels
+import Foundation
+
+/// The type in which keys and values are stored.
+public enum KVType: String, Sendable, CaseIterable, Codable {
+  case f32, f16, bf16
+
+  /// Bytes of one element.
+  public var byteCount: Int { self == .f32 ? 4 : 2 }
+
+  package var kernelType: kindred_type {
+    switch self {
+    case .f32: KINDRED_F32
+    case .f16: KINDRED_F16
+    case .bf16: KINDRED_BF16
+    }
+  }
+}
+
+/// How the cache is cut into pages.
+public enum KVPageLayout {
+  /// Consecutive positions in one page, of one KV head.
+  public static let positions = KINDRED_PAGE_POSITIONS
+
+  /// Bytes of one page of keys, or of values.
+  public static func byteCount(headDimension: Int, type: KVType) -> Int {
+    positions * headDimension * type.byteCount
+  }
+
+  /// Pages that hold positions `0..<length`.
+  public static func pageCount(length: Int) -> Int { (length + positions - 1) / positions }
+}
+
+/// Which half of the cache.
+public enum KVPart: Sendable {
+  case keys, values
+}
+
+/// Consecutive rows of a batch that belong to one sequence, with the cache of one layer for that sequence.
+public struct AttentionSegment<Page> {
+  /// Rows of the batch.
+  public var rows: Range<Int>
+  /// The position of the first row; the others follow.
+  public var firstPosition: Int
+  /// Pages of keys by KV head; empty for a head that stores none.
+  public var keys: [[Page]]
+  /// Pages of values by KV head.
+  public var values: [[Page]]
+
+  public init(rows: Range<Int>, firstPosition: Int, keys: [[Page]], values: [[Page]]) {
+    self.rows = rows
+    self.firstPosition = firstPosition
+    self.keys = keys
+    self.values = values
+  }
+}
+
+/// The heads of one attention layer.
+public struct AttentionShape: Sendable, Hashable {
+  /// Query heads, `H`.
+  public var queryHeads: Int
+  /// KV heads, `G`; each serves `H / G` consecutive query heads.
+  public var kvHeads: Int
+  /// Elements of one head, `D`.
+  public var headDimension: Int
+
+  public init(queryHeads: Int, kvHeads: Int, headDimension: Int) {
+    self.queryHeads = queryHeads
+    self.kvHeads = kvHeads
+    self.headDimension = headDimension
+  }
+
+  /// Query heads that share a KV head, `R`.
+  public var groupSize: Int { queryHeads / kvHeads }
+
+  /// What logits are multiplied by, `1 / √D`.
+  public var scale: Float { 1 / Float(headDimension).squareRoot() }
+}
+
+/// Ordinary attention of some KV heads of a layer.
+public struct AttentionRequest<B: Backend> {
+  /// Rotated queries, `[rows, H · D]`.
+  public var query: B.Tensor
+  public var shape: AttentionShape
+  public var type: KVType
+  /// The KV heads to attend; the others' slices of `output` are left alone.
+  public var groups: [Int]
+  /// `[rows, H · D]`.
+  public var output: B.Tensor
+  /// `[rows, H]`: the log-sum-exp of each row's logits, for lending. Not computed where `nil`.
+  public var logSumExp: B.Tensor?
+
+  public init(
+    query: B.Tensor, shape: AttentionShape, type: KVType, groups: [Int], output: B.Tensor, logSumExp: B.Tensor?
+  ) {
+    self.query = query
+    self.shape = shape
+    self.type = type
+    self.groups = groups
+    self.output = output
+    self.logSumExp = logSumExp
+  }
+}
+
+/// What one head of a lending model leaves behind: enough to recompute any tile of its post-softmax map as
+/// `exp(q · k / √d − logSumExp)`, which is normalised already (ALGORITHMS §1 of the design).
+public struct LentHead<B: Backend> {
+  /// Rotated queries, `[rows, h · d]`.
+  public var query: B.Tensor
+  /// `[rows, h]`.
+  public var logSumExp: B.Tensor
+  public var shape: AttentionShape
+  public var type: KVType
+  /// The head, below `shape.queryHeads`.
+  public var head: Int
+  /// The lending model's pages of keys for the head's KV head, by segment of the batch.
+  public var keys: [[B.Page]]
+  /// The rows themselves, where they were kept (see ``Backend/probabilities(of:segments:)``).
+  public var tiles: B.Tensor?
+
+  public init(query: B.Tensor, logSumExp: B.Tensor, shape: AttentionShape, type: KVType, head: Int, keys: [[B.Page]]) {
+    self.query = query
+    self.logSumExp = logSumExp
+    self.shape = shape
+    self.type = type
+    self.head = head
+    self.keys = keys
+  }
+}
+
+/// How kept rows are laid out: for each segment, for each page of positions, `[rows of the segment, 64]`. Positions
+/// after a row's own are 0.
+public enum AttentionTiles {
+  /// Tiles of all `segments` in units of one row (64 elements): the start of each segment, and the total.
+  static func rowOffsets<Page>(_ segments: [AttentionSegment<Page>]) -> [Int] {
+    segments.reduce(into: [0]) { offsets, segment in
+      let pages = KVPageLayout.pageCount(length: segment.firstPosition + segment.rows.count)
+      offsets.append(offsets[offsets.count - 1] + pages * segment.rows.count)
+    }
+  }
+}
+
+/// One lent head's rows, and whom in the borrowing layer they serve.
+public struct Loan<B: Backend> {
+  public var lender: LentHead<B>
+  /// For each KV head of the borrowing layer that uses the rows, the query heads that take the product.
+  public var borrowers: [(group: Int, queryHeads: [Int])]
+
+  public init(lender: LentHead<B>, borrowers: [(group: Int, queryHeads: [Int])]) {
+    self.lender = lender
+    self.borrowers = borrowers
+  }
+}
+
+/// Attention of a layer with lent rows.
+public struct BorrowRequest<B: Backend> {
+  public var loans: [Loan<B>]
+  /// The borrowing layer's heads.
+  public var shape: AttentionShape
+  /// The type of the borrowing layer's values.
+  public var type: KVType
+  /// `[rows, H · D]`; the slices of heads that borrow nothing are left alone.
+  public var output: B.Tensor
+
+  public init(loans: [Loan<B>], shape: AttentionShape, type: KVType, output: B.Tensor) {
+    self.loans = loans
+    self.shape = shape
+    self.type = type
+    self.output = output
+  }
+
+  /// The same work as one request for each KV head.
+  func splitByGroup() -> [BorrowRequest] {
+    (0..<shape.kvHeads).compactMap { group in
+      var part = self
+      part.loans = loans.compactMap { loan in
+        let borrowers = loan.borrowers.filter { $0.group == group }
+        return borrowers.isEmpty ? nil : Loan(lender: loan.lender, borrowers: borrowers)
+      }
+      return part.loans.isEmpty ? nil : part
+    }
+  }
+}
+
+/// Cosines and sines of the rotary angles of each row of a batch.
+public struct RotaryAngles: Sendable {
+  /// Half the rotated elements of a head.
+  public let half: Int
+  /// Whether pairs are `(2i, 2i + 1)` instead of `(i, i + half)`.
+  public let interleaved: Bool
+  /// `[rows, half]`.
+  public let cosines: [Float]
+  /// `[rows, half]`.
+  public let sines: [Float]
+
+  /// - Parameters:
+  ///   - positions: the position of each row.
+  ///   - frequencies: radians per position, `[half]`.
+  public init(positions: [Int], frequencies: [Double], interleaved: Bool) {
+    half = frequencies.count
+    self.interleaved = interleaved
+    var cosines: [Float] = []
+    var sines: [Float] = []
+    cosines.reserveCapacity(positions.count * half)
+    sines.reserveCapacity(positions.count * half)
+    for position in positions {
+      for frequency in frequencies {
+        // PyTorch computes position × frequency in float; at position 30,000 that alone moves an angle by 1e-3.
+        let angle = Float(position) * Float(frequency)
+        cosines.append(cos(angle))
+        sines.append(sin(angle))
+      }
+    }
+    self.cosines = cosines
+    self.sines = sines
+  }
+}

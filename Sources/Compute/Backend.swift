@@ -1,0 +1,99 @@
+// The operations of a decoder pass, so that the pass is written once for every kind of processor.
+//
+// Nothing above this module may assume that a tensor's bytes are host memory. Operations run in the order in which
+// they are called; `read` waits for those before it.
+
+/// A processor that can run a decoder pass.
+///
+/// Row arguments are explicit because tensors are allocated once for the largest batch and reused.
+///
+/// Batch invariance: on one backend, a row's result never depends on the other rows of the call, so that prefill in
+/// chunks of any size, decode, and batches of sequences agree bit for bit.
+public protocol Backend: AnyObject, Sendable {
+  /// Float32 values, `[rows, columns]`.
+  associatedtype Tensor: AnyObject
+  /// A weight matrix in the backend's own layout.
+  associatedtype Matrix: AnyObject, Sendable
+  /// Rows made ready to be multiplied by weights, for example quantised.
+  associatedtype Activations: AnyObject
+  /// Keys or values of one KV head at ``KVPageLayout/positions`` consecutive positions.
+  associatedtype Page: AnyObject
+
+  /// How the backend was set up, for reports: instruction set and threads.
+  var configuration: BackendConfiguration { get }
+
+  // MARK: Memory
+
+  /// Allocates a zeroed tensor, `[rows, columns]`.
+  func makeTensor(rows: Int, columns: Int) throws(ComputeError) -> Tensor
+  /// Allocates room for `rows` rows of `columns` activations.
+  func makeActivations(rows: Int, columns: Int) throws(ComputeError) -> Activations
+  /// Copies a matrix of a model file, `[rows, columns]` in `type`'s layout, into the backend's.
+  func makeMatrix(
+    type: TensorType, rows: Int, columns: Int, bytes: UnsafeRawBufferPointer
+  ) throws(ComputeError) -> Matrix
+  /// Allocates a page.
+  func makePage(headDimension: Int, type: KVType) throws(ComputeError) -> Page
+  /// Copies host values over the first rows of `tensor`.
+  func write(_ values: [Float], to tensor: Tensor)
+  /// Copies rows to the host, row after row.
+  func read(_ tensor: Tensor, rows: Range<Int>) -> [Float]
+  /// Copies the listed rows of `source` to `destination`, from row `start` on.
+  func gather(_ rows: some Collection<Int>, of source: Tensor, into destination: Tensor, at start: Int)
+  /// Bytes that a matrix occupies.
+  func byteCount(of matrix: Matrix) -> Int
+
+  // MARK: Rows
+
+  /// RMSNorm of each row, made ready for products.
+  func normalize(_ input: Tensor, rows: Int, weight: Tensor, epsilon: Float, into output: Activations)
+  /// RMSNorm of each head of each row, in place (Qwen3's QK-norm). `weight` is `[1, headDimension]`.
+  func normalizeHeads(_ tensor: Tensor, rows: Int, weight: Tensor, epsilon: Float)
+  /// Makes rows ready for products as they are.
+  func prepare(_ input: Tensor, rows: Int, into output: Activations)
+  /// silu(gate) · up, made ready for products.
+  func gate(_ gate: Tensor, _ up: Tensor, rows: Int, into output: Activations)
+  /// Products of the same rows with several matrices.
+  func multiply(_ input: Activations, rows: Int, _ products: [Product<Self>])
+  /// Rotary position embedding of every head of each row, in place.
+  func rotate(_ tensor: Tensor, heads: Int, by angles: RotaryAngles)
+
+  // MARK: Attention
+
+  /// Writes each row's keys or values, `[rows, kvHeads · headDimension]`, into the pages of its position.
+  func store(_ tensor: Tensor, as part: KVPart, in segments: [AttentionSegment<Page>], type: KVType)
+  /// Causal attention of each row over the keys and values at and before its position, for the listed KV heads.
+  func attend(_ request: AttentionRequest<Self>, segments: [AttentionSegment<Page>])
+  /// The post-softmax rows of one lent head, as tiles (see ``AttentionTiles``).
+  func probabilities(of head: LentHead<Self>, segments: [AttentionSegment<Page>]) throws(ComputeError) -> Tensor
+  /// Attention whose weights are lent by another pass: for each loan, lent rows times this model's values.
+  func attend(_ request: BorrowRequest<Self>, segments: [AttentionSegment<Page>])
+}
+
+/// What a report says about a backend.
+public struct BackendConfiguration: Sendable, Hashable, Codable {
+  /// The kernels in use: `avx512`.
+  public var instructionSet: String
+  /// Threads that compute.
+  public var threads: Int
+}
+
+/// One matrix product: `output (+)= input · matrixᵀ + bias`.
+public struct Product<B: Backend> {
+  let matrix: B.Matrix
+  let bias: B.Tensor?
+  let output: B.Tensor
+  let accumulates: Bool
+
+  /// - Parameters:
+  ///   - matrix: weights, `[outputs, inputs]`.
+  ///   - bias: `[1, outputs]`.
+  ///   - output: `[rows, outputs]`.
+  ///   - accumulates: whether the result is added to `output`, as a residual connection does.
+  public init(_ matrix: B.Matrix, bias: B.Tensor? = nil, into output: B.Tensor, accumulates: Bool = false) {
+    self.matrix = matrix
+    self.bias = bias
+    self.output = output
+    self.accumulates = accumulates
+  }
+}
