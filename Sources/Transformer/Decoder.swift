@@ -1,0 +1,176 @@
+// The decoder pass. Prefill, decode, batched decode and the verification of a draft are this one pass with
+// different rows.
+//
+// Checked against PyPI `transformers` on tiny random models of every family (`Tests/TransformerTests`).
+
+import KindredAttention
+import KindredCompute
+import KindredKVStore
+import KindredModelFiles
+
+/// A model that can be run: blueprint, weights and backend. It holds no state and may be shared.
+public struct Decoder<B: Backend>: Sendable {
+  public let configuration: DecoderConfiguration
+  public let weights: DecoderWeights<B>
+  public let backend: B
+  private let frequencies: [Double]
+
+  public init(configuration: DecoderConfiguration, weights: DecoderWeights<B>, backend: B) {
+    self.configuration = configuration
+    self.weights = weights
+    self.backend = backend
+    frequencies = configuration.rotary.frequencies
+  }
+
+  /// Runs the rows of a batch through the layers: stores their keys and values and leaves their hidden states in
+  /// `state`, from which ``logits(rows:state:)`` computes what is wanted.
+  ///
+  /// A row's result does not depend, bit for bit, on which other rows share its pass.
+  ///
+  /// - Parameters:
+  ///   - state: with a KV cache that holds the earlier positions of each sequence; extended here.
+  ///   - borrowing: for a large model with borrowed attention, the plan and the small model's pass over these rows.
+  ///   - lending: where this model's attention is recorded.
+  ///   - depth: for a lending model, the layers to run, the last of them only up to its attention: nothing later
+  ///     needs its output. By default all layers run, whole.
+  /// - Throws: `DecoderError` for a token outside the vocabulary, too many rows or positions, or lack of memory.
+  public func forward(
+    _ batch: Batch, state: RunState<B>, borrowing: Borrowing<B>? = nil, lending: LentAttention<B>? = nil,
+    depth: Int? = nil
+  ) throws(DecoderError) {
+    try validate(batch, rowCapacity: state.rowCapacity)
+    do throws(ComputeError) {
+      for run in batch.runs { try state.store.extend(run.sequence, to: run.firstPosition + run.rows.count) }
+    } catch {
+      throw .compute(error)
+    }
+    embed(batch.tokens, into: state.hidden)
+    let angles = RotaryAngles(
+      positions: batch.positions, frequencies: frequencies, interleaved: configuration.rotary.interleaved)
+    let layers = min(depth ?? configuration.layerCount, configuration.layerCount)
+    for layer in 0..<layers {
+      attention(layer, batch: batch, angles: angles, state: state, borrowing: borrowing, lending: lending)
+      if depth != nil, layer == layers - 1 { break }
+      feedForward(layer, rows: batch.tokens.count, state: state)
+    }
+    lending?.finishPass(rows: batch.tokens.count)
+  }
+
+  /// The logits of rows of the last pass, `[rows, vocabulary]`, row after row.
+  public func logits(rows: some Collection<Int>, state: RunState<B>) -> [Float] {
+    var result: [Float] = []
+    var remaining = Array(rows)[...]
+    while !remaining.isEmpty {
+      let part = remaining.prefix(RunState<B>.logitRows)
+      remaining = remaining.dropFirst(part.count)
+      backend.gather(part, of: state.hidden, into: state.selected, at: 0)
+      backend.normalize(
+        state.selected, rows: part.count, weight: weights.outputNorm, epsilon: configuration.normEpsilon,
+        into: state.normalized)
+      backend.multiply(state.normalized, rows: part.count, [weights.output(into: state.logits)])
+      result += backend.read(state.logits, rows: 0..<part.count)
+    }
+    return result
+  }
+
+  private func validate(_ batch: Batch, rowCapacity: Int) throws(DecoderError) {
+    guard batch.tokens.count <= rowCapacity else {
+      throw .tooManyRows(found: batch.tokens.count, limit: rowCapacity)
+    }
+    if let token = batch.tokens.first(where: { $0 < 0 || $0 >= configuration.vocabularySize }) {
+      throw .tokenOutOfRange(token: token, vocabularySize: configuration.vocabularySize)
+    }
+    for run in batch.runs where run.firstPosition + run.rows.count > configuration.contextLength {
+      throw .contextExceeded(needed: run.firstPosition + run.rows.count, limit: configuration.contextLength)
+    }
+  }
+
+  private func embed(_ tokens: [Int32], into hidden: B.Tensor) {
+    let table = weights.embedding
+    let columns = configuration.hiddenSize
+    let rowBytes = table.byteCount / configuration.vocabularySize
+    let values = table.withBytes { bytes in
+      tokens.flatMap { token in
+        CPUBackend.dequantize(
+          UnsafeRawBufferPointer(rebasing: bytes[Int(token) * rowBytes..<(Int(token) + 1) * rowBytes]),
+          type: table.type, count: columns)
+      }
+    }
+    backend.write(values, to: hidden)
+  }
+
+  private func attention(
+    _ index: Int, batch: Batch, angles: RotaryAngles, state: RunState<B>, borrowing: Borrowing<B>?,
+    lending: LentAttention<B>?
+  ) {
+    let layer = weights.layers[index]
+    let shape = configuration.attention
+    let rows = batch.tokens.count
+    let type = state.store.type
+    let segments = state.store.segments(batch.runs, layer: index)
+    let ownGroups = borrowing?.plan.ownGroups(layer: index) ?? Array(0..<shape.kvHeads)
+
+    backend.normalize(
+      state.hidden, rows: rows, weight: layer.attentionNorm, epsilon: configuration.normEpsilon,
+      into: state.normalized)
+    var products = [layer.value(into: state.value)]
+    if !ownGroups.isEmpty { products += [layer.query(into: state.query), layer.key(into: state.key)] }
+    backend.multiply(state.normalized, rows: rows, products)
+    backend.store(state.value, as: .values, in: segments, type: type)
+
+    if !ownGroups.isEmpty {
+      if let weight = layer.queryNorm {
+        backend.normalizeHeads(state.query, rows: rows, weight: weight, epsilon: configuration.normEpsilon)
+      }
+      if let weight = layer.keyNorm {
+        backend.normalizeHeads(state.key, rows: rows, weight: weight, epsilon: configuration.normEpsilon)
+      }
+      backend.rotate(state.query, heads: shape.queryHeads, by: angles)
+      backend.rotate(state.key, heads: shape.kvHeads, by: angles)
+      backend.store(state.key, as: .keys, in: segments, type: type)
+      let lends = lending?.records(layer: index) ?? false
+      backend.attend(
+        AttentionRequest(
+          query: state.query, shape: shape, type: type, groups: ownGroups, output: state.attended,
+          logSumExp: lends ? state.logSumExp : nil),
+        segments: segments)
+      lending?.record(layer: index, query: state.query, logSumExp: state.logSumExp, rows: rows)
+    }
+    if let borrowing, ownGroups.count < shape.kvHeads {
+      let loans = borrowing.loans(layer: index, runs: batch.runs)
+      backend.attend(
+        BorrowRequest(loans: loans, shape: shape, type: type, output: state.attended), segments: segments)
+    }
+    backend.prepare(state.attended, rows: rows, into: state.attendedInput)
+    backend.multiply(
+      state.attendedInput, rows: rows, [layer.attentionOutput(into: state.hidden, accumulates: true)])
+  }
+
+  private func feedForward(_ index: Int, rows: Int, state: RunState<B>) {
+    let layer = weights.layers[index]
+    backend.normalize(
+      state.hidden, rows: rows, weight: layer.feedForwardNorm, epsilon: configuration.normEpsilon,
+      into: state.normalized)
+    backend.multiply(state.normalized, rows: rows, [layer.gate(into: state.gate), layer.up(into: state.up)])
+    backend.gate(state.gate, state.up, rows: rows, into: state.gatedInput)
+    backend.multiply(state.gatedInput, rows: rows, [layer.down(into: state.hidden, accumulates: true)])
+  }
+}
+
+/// What can go wrong in a pass.
+public enum DecoderError: Error, Sendable, Hashable, CustomStringConvertible {
+  case tooManyRows(found: Int, limit: Int)
+  case tokenOutOfRange(token: Int32, vocabularySize: Int)
+  case contextExceeded(needed: Int, limit: Int)
+  case compute(ComputeError)
+
+  public var description: String {
+    switch self {
+    case .tooManyRows(let found, let limit): "batch: expected at most \(limit) rows, found \(found)"
+    case .tokenOutOfRange(let token, let size): "token \(token): expected an id from 0 to \(size - 1)"
+    case .contextExceeded(let needed, let limit):
+      "context: expected at most \(limit) positions, found a need of \(needed)"
+    case .compute(let error): error.description
+    }
+  }
+}
