@@ -1,7 +1,7 @@
 """Writes a tiny `transformers` model as a GGUF file, as llama.cpp's converter would.
 
-Tensor names come from the `gguf` package's own table. Two things differ between the formats: `llama` files hold Q
-and K with rows permuted for interleaved RoPE, and Llama 3's RoPE scaling is a tensor of divisors.
+Tensor names come from the `gguf` package's own table. Two things differ between the formats: `llama` files
+hold Q and K with rows permuted for interleaved RoPE, and Llama 3's RoPE scaling is a tensor of divisors.
 """
 
 import math
@@ -14,7 +14,14 @@ ARCHITECTURES = {"qwen2": gguf.MODEL_ARCH.QWEN2, "llama": gguf.MODEL_ARCH.LLAMA}
 
 def interleave(rows, heads):
   """From half-split RoPE (first half with second half) to interleaved (even with odd), head by head."""
-  return rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+  pairs = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
+  return pairs.swapaxes(1, 2).reshape(rows.shape)
+
+
+def half_split(rows, heads):
+  """The inverse of `interleave`."""
+  pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
+  return pairs.swapaxes(1, 2).reshape(rows.shape)
 
 
 def rope_divisors(scaling, theta, head_dim):
@@ -46,8 +53,8 @@ def add_hyperparameters(writer, config):
 def write(path, config, weights, types=None):
   """Writes `weights` (Hugging Face names, arrays of F32) with the published `config` to `path`.
 
-  `types` gives the quantisation of a GGUF tensor name, or `None` for F32. Returns the weights as a reader of the
-  file sees them, dequantised, under their Hugging Face names and in Hugging Face's row order.
+  `types` gives the quantisation of a GGUF tensor name, or `None` for F32. Returns the weights as a reader of
+  the file sees them, dequantised, under their Hugging Face names and in Hugging Face's row order.
   """
   family = config["model_type"]
   names = gguf.get_tensor_name_map(ARCHITECTURES[family], config["num_hidden_layers"])
@@ -57,7 +64,8 @@ def write(path, config, weights, types=None):
   if family == "llama":
     writer.add_rope_dimension_count(head_dim)
   if config.get("rope_scaling"):
-    writer.add_tensor("rope_freqs.weight", rope_divisors(config["rope_scaling"], config["rope_theta"], head_dim))
+    divisors = rope_divisors(config["rope_scaling"], config["rope_theta"], head_dim)
+    writer.add_tensor("rope_freqs.weight", divisors)
   read = {}
   for name, values in weights.items():
     gguf_name = names.get_name(name, try_suffixes=(".weight", ".bias"))

@@ -46,8 +46,8 @@ def random_tokens(count, vocabulary, seed):
 def random_weights(config, seed):
   """Weights large enough for peaked attention and logits of order one, by tensor name.
 
-  A projection has deviation gain/sqrt(inputs); the gain of Q and K is 1.6, so that a softmax that is wrong in scale
-  or mask moves the logits. Norm weights differ from one and biases from zero for the same reason.
+  A projection has deviation gain/sqrt(inputs); the gain of Q and K is 1.6, so that a softmax that is wrong in
+  scale or mask moves the logits. Norm weights differ from one and biases from zero for the same reason.
   """
   generator = torch.Generator().manual_seed(seed)
   model = transformers.AutoModelForCausalLM.from_config(config)
@@ -103,8 +103,9 @@ def qwen2(**changes):
     "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu",
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 101,
-    "max_position_embeddings": 256, "max_window_layers": 2, "sliding_window": 256, "use_sliding_window": False,
-    "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": False, "torch_dtype": "float32",
+    "max_position_embeddings": 256, "max_window_layers": 2, "sliding_window": 256,
+    "use_sliding_window": False, "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0, "tie_word_embeddings": False, "torch_dtype": "float32",
     "bos_token_id": 0, "eos_token_id": 1,
   } | changes
 

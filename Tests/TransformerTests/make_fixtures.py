@@ -1,14 +1,15 @@
-"""Makes `Fixtures/`: tiny random models of each family with the logits that PyPI `transformers` gives for them.
+"""Makes `Fixtures/`: tiny random models of each family with the logits that PyPI `transformers` gives for
+them.
 
-Run: `python3 Tests/TransformerTests/make_fixtures.py` with torch, transformers, safetensors, tokenizers and gguf
-installed; `Fixtures/versions.json` names the versions that made the committed files.
+Run: `python3 Tests/TransformerTests/make_fixtures.py` with torch, transformers, safetensors, tokenizers and
+gguf installed; `Fixtures/versions.json` names the versions that made the committed files.
 
-Each `Fixtures/<name>/` is a Hugging Face folder, or holds `model.gguf`, and has an `expected.json`:
-`tokens` (ids), `vocabulary`, and `logits`, base64 of little-endian F32 `[tokens, vocabulary]`, computed in F32 from
+Each `Fixtures/<name>/` is a Hugging Face folder, or holds `model.gguf`, and has an `expected.json`: `tokens`
+(ids), `vocabulary`, and `logits`, base64 of little-endian F32 `[tokens, vocabulary]`, computed in F32 from
 the weights as stored (for BF16, F16 and quantised files: after widening).
 
-Checked besides: llama.cpp (PyPI `llama-cpp-python` 0.3.36, F32 cache) gives the logits of both F32 GGUF files to
-3e-6, and those of `qwen2-quantized`, where it rounds activations to 8 bits, to 0.07.
+Checked besides: llama.cpp (PyPI `llama-cpp-python` 0.3.36, F32 cache) gives the logits of both F32 GGUF files
+to 3e-6, and those of `qwen2-quantized`, where it rounds activations to 8 bits, to 0.07.
 """
 
 import pathlib
@@ -36,9 +37,9 @@ MODELS = {
   "qwen2-tied": (qwen2(hidden_size=48, num_attention_heads=6, tie_word_embeddings=True), 24, {}),
   # As transformers 5 writes it: `rope_parameters` and `dtype`. Head dim 12 is not 32 / 4.
   "qwen3": ({
-    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_act": "silu", "attention_bias": False,
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 12, "vocab_size": 97, "max_position_embeddings": 256,
+    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_act": "silu",
+    "attention_bias": False, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12, "vocab_size": 97, "max_position_embeddings": 256,
     "rms_norm_eps": 1e-6, "rope_parameters": {"rope_theta": 1000000.0, "rope_type": "default"},
     "sliding_window": None, "use_sliding_window": False, "max_window_layers": 2,
     "layer_types": ["full_attention"] * 2, "tie_word_embeddings": True, "dtype": "float32"}, 40, {}),
@@ -54,7 +55,8 @@ MODELS = {
     architectures=["MistralForCausalLM"], model_type="mistral", num_key_value_heads=2, sliding_window=None,
     head_dim=8, rope_theta=1000000.0, tie_word_embeddings=False), 24, {"shard_bytes": 40_000}),
   "odd-sizes": (llama(
-    hidden_size=40, num_attention_heads=5, num_key_value_heads=1, intermediate_size=72, vocab_size=103), 33, {}),
+    hidden_size=40, num_attention_heads=5, num_key_value_heads=1, intermediate_size=72,
+    vocab_size=103), 33, {}),
   "qwen2-bf16": (qwen2(torch_dtype="bfloat16"), 24, {"dtype": torch.bfloat16}),
   "llama-f16": (llama(torch_dtype="float16"), 24, {"dtype": torch.float16}),
 }
