@@ -9,10 +9,11 @@ func module(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
   .target(name: "Kindred\(name)", dependencies: dependencies, path: "Sources/\(name)")
 }
 
-/// The tests of one module: `Tests/<name>Tests`.
-func tests(of name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
+/// The tests of one module: `Tests/<name>Tests`, with the fixtures beside them and the `script` that made these.
+func tests(of name: String, script: String? = nil, _ dependencies: [Target.Dependency]) -> Target {
   .testTarget(
-    name: "Kindred\(name)Tests", dependencies: dependencies, path: "Tests/\(name)Tests", resources: resources)
+    name: "Kindred\(name)Tests", dependencies: dependencies, path: "Tests/\(name)Tests",
+    exclude: script.map { [$0] } ?? [], resources: script == nil ? [] : [.copy("Fixtures")])
 }
 
 let package = Package(
@@ -47,6 +48,8 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Sources/CLI"),
+    tests(of: "Transformer", script: "make_fixtures.py", ["KindredTransformer"]),
+    tests(of: "AttentionMapping", script: "make_fixtures.py", ["KindredAttentionMapping"]),
   ],
   swiftLanguageModes: [.v6],
   cLanguageStandard: .c11

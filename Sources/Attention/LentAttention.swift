@@ -40,9 +40,9 @@ public final class LentAttention<B: Backend> {
   /// Whether the pass should record this layer.
   public func records(layer: Int) -> Bool { records[layer] != nil }
 
-  /// Starts a new record: the next rows replace those before.
-  public func reset() {
-    rowCount = 0
+  /// Forgets the rows from `count` on; all of them, by default, so that the next pass starts a new record.
+  public func truncate(to count: Int = 0) {
+    rowCount = min(rowCount, count)
     kept = [:]
   }
 

@@ -43,7 +43,7 @@ public struct ModelSource: Sendable {
   }
 }
 
-extension Decoder {
+extension DecoderModel {
   /// Reads all weights of a model.
   ///
   /// - Parameter progress: called with the share that is done, 0…1.

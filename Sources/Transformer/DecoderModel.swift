@@ -9,7 +9,7 @@ import KindredKVStore
 import KindredModelFiles
 
 /// A model that can be run: blueprint, weights and backend. It holds no state and may be shared.
-public struct Decoder<B: Backend>: Sendable {
+public struct DecoderModel<B: Backend>: Sendable {
   public let configuration: DecoderConfiguration
   public let weights: DecoderWeights<B>
   public let backend: B

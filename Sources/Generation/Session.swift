@@ -1,0 +1,237 @@
+// One sequence being read and continued, by a model alone or with attention borrowed from a small one: the running
+// part of IAM (ALGORITHMS §1 of the design).
+//
+// The small model goes first over each chunk of rows, the large one follows and borrows. The first τ_t tokens run
+// unmapped in both and establish the map; the keys of mapped layers are then dropped.
+
+import KindredAttention
+import KindredAttentionMapping
+import KindredCompute
+import KindredKVStore
+import KindredTransformer
+
+/// A sequence and the state that one or two models need to continue it.
+///
+/// Not `Sendable`: one thread uses it at a time.
+public final class Session<B: Backend> {
+  /// How a session runs.
+  public struct Options: Sendable {
+    /// The type of stored keys and values.
+    public var kvType = KVType.f16
+    /// Rows of one pass in prefill.
+    public var chunkRows = 512
+
+    public init() {}
+  }
+
+  /// A lending model and how its attention is mapped.
+  public struct Lender {
+    public var decoder: DecoderModel<B>
+    public var recipe: PaperRecipe
+
+    public init(decoder: DecoderModel<B>, recipe: PaperRecipe) {
+      self.decoder = decoder
+      self.recipe = recipe
+    }
+  }
+
+  /// The tokens so far.
+  public private(set) var tokens: [Int32] = []
+  /// Where each unit of the large model takes its attention from; ordinary until the map is established.
+  public private(set) var plan: AttentionPlan
+
+  private let decoder: DecoderModel<B>
+  private let lender: Lender?
+  private let options: Options
+  private let state: RunState<B>
+  private let sequence: Int
+  private var small: SmallState?
+
+  /// What the lending model holds.
+  private struct SmallState {
+    let state: RunState<B>
+    let sequence: Int
+    var phase: Phase
+  }
+
+  /// What is recorded of the two models' attention.
+  private enum Phase {
+    /// All layers of both models, until there are enough tokens for a map.
+    case establishing(large: LentAttention<B>, small: LentAttention<B>)
+    /// The layers of the small model that the plan uses.
+    case borrowing(LentAttention<B>)
+  }
+
+  /// Rows up to which the lent rows of a pass are kept instead of recomputed tile by tile.
+  private static var keptRows: Int { 8 }
+
+  /// Starts an empty sequence.
+  ///
+  /// With a recipe that maps no layer the small model does not run at all.
+  ///
+  /// - Throws: `ComputeError` where memory is lacking, `LayerSelection.SelectionError` for layers that the large
+  ///   model does not have.
+  public init(decoder: DecoderModel<B>, lender: Lender? = nil, options: Options = Options()) throws {
+    self.decoder = decoder
+    self.options = options
+    let configuration = decoder.configuration
+    let rows = max(1, min(options.chunkRows, configuration.contextLength))
+    plan = .own(layers: configuration.layerCount, kvHeads: configuration.attention.kvHeads)
+    state = try RunState(configuration, backend: decoder.backend, rowCapacity: rows, kvType: options.kvType)
+    sequence = state.store.addSequence()
+    guard let lender, try !lender.recipe.layers.layers(of: configuration.layerCount).isEmpty else {
+      self.lender = nil
+      return
+    }
+    self.lender = lender
+    let smallState = try RunState(
+      lender.decoder.configuration, backend: decoder.backend, rowCapacity: rows, kvType: options.kvType)
+    let capacity = lender.recipe.establishmentTokens
+    small = SmallState(
+      state: smallState, sequence: smallState.store.addSequence(),
+      phase: .establishing(
+        large: try LentAttention(
+          backend: decoder.backend, store: state.store, layers: 0..<configuration.layerCount,
+          rowCapacity: capacity),
+        small: try LentAttention(
+          backend: decoder.backend, store: smallState.store,
+          layers: 0..<lender.decoder.configuration.layerCount, rowCapacity: capacity)))
+  }
+
+  /// Positions that both models can hold.
+  public var contextLength: Int {
+    min(decoder.configuration.contextLength, lender?.decoder.configuration.contextLength ?? .max)
+  }
+
+  /// Reads tokens and returns the logits that follow the last one, `[vocabulary]`.
+  ///
+  /// - Parameter progress: called after each pass with the number of new tokens read.
+  /// - Throws: `DecoderError`; the session then holds the tokens of the passes that succeeded.
+  public func append(_ newTokens: [Int32], progress: (Int) -> Void = { _ in }) throws -> [Float] {
+    precondition(!newTokens.isEmpty, "append needs at least one token")
+    var last = 0
+    try run(newTokens) { rows, done in
+      last = rows - 1
+      progress(done)
+    }
+    return decoder.logits(rows: [last], state: state)
+  }
+
+  /// Reads tokens and hands over the logits that follow each of them, in order, in blocks of rows.
+  ///
+  /// - Parameter body: called with the index of the block's first token in `newTokens` and the block's logits,
+  ///   `[rows, vocabulary]`.
+  public func append(_ newTokens: [Int32], eachLogits body: (Int, [Float]) throws -> Void) throws {
+    try run(newTokens) { rows, done in
+      for start in stride(from: 0, to: rows, by: RunState<B>.logitRows) {
+        let block = start..<min(start + RunState<B>.logitRows, rows)
+        try body(done - rows + start, decoder.logits(rows: block, state: state))
+      }
+    }
+  }
+
+  /// Forgets the tokens from `count` on, so that another continuation can be read.
+  ///
+  /// A map that is established stays. Truncating below the tokens that established it is possible, too.
+  public func truncate(to count: Int) {
+    guard count < tokens.count else { return }
+    tokens.removeSubrange(count...)
+    state.store.truncate(sequence, to: count)
+    guard let small else { return }
+    small.state.store.truncate(small.sequence, to: count)
+    if case .establishing(let large, let smallRecord) = small.phase {
+      large.truncate(to: count)
+      smallRecord.truncate(to: count)
+    }
+  }
+
+  /// Runs tokens pass by pass; `each` is called with the rows of the pass and the number of tokens done.
+  private func run(_ newTokens: [Int32], each: (Int, Int) throws -> Void) throws {
+    let needed = tokens.count + newTokens.count
+    guard needed <= contextLength else { throw DecoderError.contextExceeded(needed: needed, limit: contextLength) }
+    var done = 0
+    while done < newTokens.count {
+      let count = min(newTokens.count - done, passLimit)
+      try pass(Array(newTokens[done..<done + count]))
+      done += count
+      try establishIfDue(isLast: done == newTokens.count)
+      try each(count, done)
+    }
+  }
+
+  /// Rows that the next pass may have: the map is established at a fixed number of tokens.
+  private var passLimit: Int {
+    guard case .establishing(let large, _) = small?.phase, let lender else { return state.rowCapacity }
+    return min(state.rowCapacity, lender.recipe.establishmentTokens - large.rowCount)
+  }
+
+  private func pass(_ newTokens: [Int32]) throws {
+    let position = tokens.count
+    func batch(_ sequence: Int) -> Batch {
+      var batch = Batch()
+      batch.append(newTokens, to: sequence, from: position)
+      return batch
+    }
+    let largeBatch = batch(sequence)
+    switch small?.phase {
+    case nil:
+      try decoder.forward(largeBatch, state: state)
+    case .establishing(let large, let smallRecord):
+      if let small, let lender {
+        try lender.decoder.forward(batch(small.sequence), state: small.state, lending: smallRecord)
+      }
+      try decoder.forward(largeBatch, state: state, lending: large)
+    case .borrowing(let lent):
+      if let small, let lender {
+        lent.truncate()
+        let smallBatch = batch(small.sequence)
+        try lender.decoder.forward(smallBatch, state: small.state, lending: lent, depth: plan.lenderDepth)
+        if newTokens.count <= Self.keptRows { try lent.keepRows(of: plan.lentHeads, runs: smallBatch.runs) }
+      }
+      try decoder.forward(largeBatch, state: state, borrowing: Borrowing(plan: plan, lent: lent))
+    }
+    tokens += newTokens
+  }
+
+  /// Finds the map once there are τ_t tokens, or fewer but at least τ_e at the end of what is to be read; then drops
+  /// what the plan makes superfluous.
+  private func establishIfDue(isLast: Bool) throws {
+    guard case .establishing(let large, let smallRecord) = small?.phase, let lender, let small else { return }
+    let count = large.rowCount
+    let recipe = lender.recipe
+    guard count >= recipe.establishmentTokens || (isLast && count >= recipe.minimumTokens) else { return }
+    plan = try recipe.plan(
+      large: large, small: smallRecord,
+      layerCounts: (decoder.configuration.layerCount, lender.decoder.configuration.layerCount),
+      runs: (
+        SequenceRows(sequence: sequence, rows: 0..<count, firstPosition: 0),
+        SequenceRows(sequence: small.sequence, rows: 0..<count, firstPosition: 0)
+      ),
+      backend: decoder.backend)
+    for unit in plan.borrowedUnits { state.store.dropKeys(layer: unit.layer, head: unit.group) }
+    small.state.store.dropLayers(from: plan.lenderDepth)
+    self.small?.phase = .borrowing(
+      try LentAttention(
+        backend: decoder.backend, store: small.state.store, layers: plan.lentHeads.map(\.layer),
+        rowCapacity: small.state.rowCapacity))
+  }
+
+  /// What the caches hold.
+  public var kvBytes: KVBytes {
+    KVBytes(
+      large: state.store.byteCount, small: small?.state.store.byteCount ?? 0, unmapped: state.store.fullByteCount)
+  }
+}
+
+/// Bytes allocated for keys and values.
+public struct KVBytes: Sendable, Hashable, Codable {
+  /// The large model's.
+  public var large: Int
+  /// The small model's; 0 where none runs.
+  public var small: Int
+  /// What the large model alone allocates for the same tokens in the same type.
+  public var unmapped: Int
+
+  /// Both models'.
+  public var total: Int { large + small }
+}
