@@ -105,14 +105,15 @@ public final class Session<B: Backend> {
 
   /// Reads tokens and returns the logits that follow the last one, `[vocabulary]`.
   ///
-  /// - Parameter progress: called after each pass with the number of new tokens read.
+  /// - Parameter progress: called after each pass with the number of new tokens read; what it throws ends the
+  ///   reading, and the session keeps the tokens read so far.
   /// - Throws: `DecoderError`; the session then holds the tokens of the passes that succeeded.
-  public func append(_ newTokens: [Int32], progress: (Int) -> Void = { _ in }) throws -> [Float] {
+  public func append(_ newTokens: [Int32], progress: (Int) throws -> Void = { _ in }) throws -> [Float] {
     precondition(!newTokens.isEmpty, "append needs at least one token")
     var last = 0
     try run(newTokens) { rows, done in
       last = rows - 1
-      progress(done)
+      try progress(done)
     }
     return decoder.logits(rows: [last], state: state)
   }

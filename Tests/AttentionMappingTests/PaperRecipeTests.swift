@@ -49,8 +49,8 @@ struct TinyPair {
     expected = try decoder.decode(
       ExpectedMapping.self, from: Data(contentsOf: folder.appendingPathComponent("expected.json")))
     let backend = try CPUBackend(threads: 2, instructionSet: set)
-    large = try DecoderModel(ModelSource(path: folder.appendingPathComponent("large").path), backend: backend)
-    small = try DecoderModel(ModelSource(path: folder.appendingPathComponent("small").path), backend: backend)
+    large = try DecoderModel(OpenedModel(path: folder.appendingPathComponent("large").path), backend: backend)
+    small = try DecoderModel(OpenedModel(path: folder.appendingPathComponent("small").path), backend: backend)
     largeState = try RunState(large.configuration, backend: backend, rowCapacity: 64, kvType: .f32)
     smallState = try RunState(small.configuration, backend: backend, rowCapacity: 64, kvType: .f32)
     _ = largeState.store.addSequence()

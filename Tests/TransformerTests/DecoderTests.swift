@@ -32,7 +32,7 @@ struct Fixture {
       Expected.self, from: Data(contentsOf: folder.appendingPathComponent("expected.json")))
     let gguf = folder.appendingPathComponent("model.gguf").path
     let path = FileManager.default.fileExists(atPath: gguf) ? gguf : folder.path
-    decoder = try DecoderModel(ModelSource(path: path), backend: CPUBackend(threads: threads, instructionSet: set))
+    decoder = try DecoderModel(OpenedModel(path: path), backend: CPUBackend(threads: threads, instructionSet: set))
   }
 
   func state(kvType: KVType = .f32) throws -> RunState<CPUBackend> {

@@ -4,7 +4,7 @@ import KindredCompute
 import KindredModelFiles
 
 /// An opened model: its configuration, and its tensors still where they are.
-public struct ModelSource: Sendable {
+public struct OpenedModel: Sendable {
   /// How the user named the model.
   public let name: String
   public let configuration: DecoderConfiguration
@@ -48,7 +48,7 @@ extension DecoderModel {
   ///
   /// - Parameter progress: called with the share that is done, 0…1.
   /// - Throws: `ModelFileError` or `ComputeError`.
-  public init(_ source: ModelSource, backend: B, progress: (Double) -> Void = { _ in }) throws {
+  public init(_ source: OpenedModel, backend: B, progress: (Double) -> Void = { _ in }) throws {
     self.init(
       configuration: source.configuration,
       weights: try DecoderWeights(
