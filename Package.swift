@@ -26,13 +26,23 @@ let package = Package(
     .executable(name: "kindred", targets: ["KindredCLI"]),
   ],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
+    .package(url: "https://github.com/apple/swift-nio", from: "2.100.0"),
+    .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
   ],
   targets: [
     .target(name: "CKindredKernels", path: "Sources/CKernels"),
     module("Compute", ["CKindredKernels"]),
     module("ModelFiles", ["KindredCompute"]),
-    module("ModelStore", ["KindredModelFiles"]),
+    module(
+      "ModelStore",
+      [
+        .product(name: "AsyncHTTPClient", package: "async-http-client"),
+        .product(name: "Crypto", package: "swift-crypto"),
+        .product(name: "NIOHTTP1", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+      ]),
     module("Tokenization", ["KindredModelFiles"]),
     module("KVStore", ["KindredCompute"]),
     module("Attention", ["KindredKVStore"]),
@@ -40,7 +50,7 @@ let package = Package(
     module("AttentionMapping", ["KindredTransformer"]),
     module("Generation", ["KindredAttentionMapping", "KindredTokenization"]),
     module("Evaluation", ["KindredGeneration"]),
-    .target(name: "Kindred", dependencies: ["KindredGeneration"], path: "Sources/Kindred"),
+    .target(name: "Kindred", dependencies: ["KindredGeneration", "KindredModelStore"], path: "Sources/Kindred"),
     .executableTarget(
       name: "KindredCLI",
       dependencies: [
@@ -48,6 +58,14 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Sources/CLI"),
+    tests(
+      of: "ModelStore",
+      [
+        "KindredModelStore",
+        .product(name: "Crypto", package: "swift-crypto"),
+        .product(name: "NIOHTTP1", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+      ]),
     tests(of: "Transformer", script: "make_fixtures.py", ["KindredTransformer"]),
     tests(of: "AttentionMapping", script: "make_fixtures.py", ["KindredAttentionMapping"]),
   ],

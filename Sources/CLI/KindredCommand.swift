@@ -6,5 +6,6 @@ import ArgumentParser
 struct KindredCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "kindred",
-    abstract: "Runs large language models, and lets a small model lend its attention to a large one.")
+    abstract: "Runs large language models, and lets a small model lend its attention to a large one.",
+    subcommands: [FetchCommand.self])
 }
