@@ -50,7 +50,7 @@ public struct PerplexityOptions: Sendable, Hashable {
 }
 
 /// What a perplexity evaluation found. Encoded as the command line's JSON.
-public struct PerplexityResult: Sendable, Codable, Hashable {
+public struct PerplexityResult: Sendable, Encodable, Hashable {
   /// Mean negative log-likelihood of the scored tokens, in nats.
   public var nll: Double
   /// e to the power of `nll`.
@@ -69,12 +69,25 @@ public struct PerplexityResult: Sendable, Codable, Hashable {
   public var kvBytesSavedFraction: Double?
 
   private enum CodingKeys: String, CodingKey {
-    case nll, perplexity, windows, kv
+    case nll, perplexity, windows
     case tokensScored = "tokens_scored"
     case klToUnmapped = "kl_to_unmapped"
     case top1Agreement = "top1_agreement"
     case unmappedPerplexity = "unmapped_perplexity"
     case kvBytesSavedFraction = "kv_bytes_saved_fraction"
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(nll, forKey: .nll)
+    try container.encode(perplexity, forKey: .perplexity)
+    try container.encode(windows, forKey: .windows)
+    try container.encode(tokensScored, forKey: .tokensScored)
+    try container.encodeIfPresent(klToUnmapped, forKey: .klToUnmapped)
+    try container.encodeIfPresent(top1Agreement, forKey: .top1Agreement)
+    try container.encodeIfPresent(unmappedPerplexity, forKey: .unmappedPerplexity)
+    try container.encodeIfPresent(kvBytesSavedFraction, forKey: .kvBytesSavedFraction)
+    try kv.encode(to: encoder)
   }
 }
 
@@ -134,9 +147,8 @@ public struct PerplexityEvaluation<B: Backend> {
     for start in stride(from: 0, to: tokens.count, by: options.chunk) {
       let chunk = Array(tokens[start..<min(start + options.chunk, tokens.count)])
       // Row i predicts token i + 1.
-      let wanted = max(scored.lowerBound - 1, start)..<max(start + 1, min(scored.upperBound - 1, start + chunk.count))
-      guard start + chunk.count >= scored.lowerBound, !wanted.isEmpty, wanted.lowerBound < scored.upperBound - 1
-      else {
+      let wanted = (scored.lowerBound - 1..<scored.upperBound - 1).clamped(to: start..<start + chunk.count)
+      guard !wanted.isEmpty else {
         _ = try session.append(chunk)
         _ = try unmapped?.append(chunk)
         continue

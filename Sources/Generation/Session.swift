@@ -1,5 +1,5 @@
-// One sequence being read and continued, by a model alone or with attention borrowed from a small one: the running
-// part of IAM (ALGORITHMS §1 of the design).
+// Sequences being read and continued, by a model alone or with attention borrowed from a small one: the running part
+// of IAM (ALGORITHMS §1 of the design).
 //
 // The small model goes first over each chunk of rows, the large one follows and borrows. The first τ_t tokens run
 // unmapped in both and establish the map; the keys of mapped layers are then dropped.
@@ -10,7 +10,10 @@ import KindredCompute
 import KindredKVStore
 import KindredTransformer
 
-/// A sequence and the state that one or two models need to continue it.
+/// One or several sequences and the state that one or two models need to continue them.
+///
+/// A session begins with one empty sequence, number 0. With a lender the map is established on the first tokens of
+/// sequence 0 and holds for all of them.
 ///
 /// Not `Sendable`: one thread uses it at a time.
 public final class Session<B: Backend> {
@@ -35,8 +38,8 @@ public final class Session<B: Backend> {
     }
   }
 
-  /// The tokens so far.
-  public private(set) var tokens: [Int32] = []
+  /// The tokens of sequence 0 so far.
+  public var tokens: [Int32] { lines[0].tokens }
   /// Where each unit of the large model takes its attention from; ordinary until the map is established.
   public private(set) var plan: AttentionPlan
 
@@ -44,13 +47,19 @@ public final class Session<B: Backend> {
   private let lender: Lender?
   private let options: Options
   private let state: RunState<B>
-  private let sequence: Int
+  private var lines: [Line] = []
   private var small: SmallState?
+
+  /// A sequence: its tokens, and its number in each model's cache.
+  private struct Line {
+    var tokens: [Int32] = []
+    let large: Int
+    let small: Int
+  }
 
   /// What the lending model holds.
   private struct SmallState {
     let state: RunState<B>
-    let sequence: Int
     var phase: Phase
   }
 
@@ -62,10 +71,10 @@ public final class Session<B: Backend> {
     case borrowing(LentAttention<B>)
   }
 
-  /// Rows up to which the lent rows of a pass are kept instead of recomputed tile by tile.
+  /// Rows of a sequence up to which lent rows are kept instead of recomputed tile by tile.
   private static var keptRows: Int { 8 }
 
-  /// Starts an empty sequence.
+  /// Starts with one empty sequence.
   ///
   /// With a recipe that maps no layer the small model does not run at all.
   ///
@@ -78,7 +87,7 @@ public final class Session<B: Backend> {
     let rows = max(1, min(options.chunkRows, configuration.contextLength))
     plan = .own(layers: configuration.layerCount, kvHeads: configuration.attention.kvHeads)
     state = try RunState(configuration, backend: decoder.backend, rowCapacity: rows, kvType: options.kvType)
-    sequence = state.store.addSequence()
+    defer { addSequence() }
     guard let lender, try !lender.recipe.layers.layers(of: configuration.layerCount).isEmpty else {
       self.lender = nil
       return
@@ -88,7 +97,7 @@ public final class Session<B: Backend> {
       lender.decoder.configuration, backend: decoder.backend, rowCapacity: rows, kvType: options.kvType)
     let capacity = lender.recipe.establishmentTokens
     small = SmallState(
-      state: smallState, sequence: smallState.store.addSequence(),
+      state: smallState,
       phase: .establishing(
         large: try LentAttention(
           backend: decoder.backend, store: state.store, layers: 0..<configuration.layerCount,
@@ -103,27 +112,36 @@ public final class Session<B: Backend> {
     min(decoder.configuration.contextLength, lender?.decoder.configuration.contextLength ?? .max)
   }
 
-  /// Reads tokens and returns the logits that follow the last one, `[vocabulary]`.
+  /// Adds an empty sequence and returns its number.
+  @discardableResult
+  public func addSequence() -> Int {
+    lines.append(Line(large: state.store.addSequence(), small: small?.state.store.addSequence() ?? 0))
+    return lines.count - 1
+  }
+
+  /// Reads tokens of a sequence and returns the logits that follow the last one, `[vocabulary]`.
   ///
   /// - Parameter progress: called after each pass with the number of new tokens read; what it throws ends the
   ///   reading, and the session keeps the tokens read so far.
   /// - Throws: `DecoderError`; the session then holds the tokens of the passes that succeeded.
-  public func append(_ newTokens: [Int32], progress: (Int) throws -> Void = { _ in }) throws -> [Float] {
+  public func append(
+    _ newTokens: [Int32], to line: Int = 0, progress: (Int) throws -> Void = { _ in }
+  ) throws -> [Float] {
     precondition(!newTokens.isEmpty, "append needs at least one token")
     var last = 0
-    try run(newTokens) { rows, done in
+    try run(newTokens, line: line) { rows, done in
       last = rows - 1
       try progress(done)
     }
     return decoder.logits(rows: [last], state: state)
   }
 
-  /// Reads tokens and hands over the logits that follow each of them, in order, in blocks of rows.
+  /// Reads tokens of sequence 0 and hands over the logits that follow each of them, in order, in blocks of rows.
   ///
   /// - Parameter body: called with the index of the block's first token in `newTokens` and the block's logits,
   ///   `[rows, vocabulary]`.
   public func append(_ newTokens: [Int32], eachLogits body: (Int, [Float]) throws -> Void) throws {
-    try run(newTokens) { rows, done in
+    try run(newTokens, line: 0) { rows, done in
       for start in stride(from: 0, to: rows, by: RunState<B>.logitRows) {
         let block = start..<min(start + RunState<B>.logitRows, rows)
         try body(done - rows + start, decoder.logits(rows: block, state: state))
@@ -131,29 +149,39 @@ public final class Session<B: Backend> {
     }
   }
 
-  /// Forgets the tokens from `count` on, so that another continuation can be read.
+  /// Continues every sequence by one token in a single pass.
   ///
-  /// A map that is established stays. Truncating below the tokens that established it is possible, too.
+  /// - Parameter next: one token for each sequence, in order.
+  /// - Returns: the logits that follow, `[sequences, vocabulary]`.
+  public func step(_ next: [Int32]) throws -> [Float] {
+    precondition(next.count == lines.count, "one token for each sequence")
+    try pass(next.indices.map { ($0, [next[$0]]) })
+    return decoder.logits(rows: next.indices, state: state)
+  }
+
+  /// Forgets the tokens of sequence 0 from `count` on, so that another continuation can be read.
+  ///
+  /// A map that is established stays, also where the tokens that established it are forgotten.
   public func truncate(to count: Int) {
     guard count < tokens.count else { return }
-    tokens.removeSubrange(count...)
-    state.store.truncate(sequence, to: count)
+    lines[0].tokens.removeSubrange(count...)
+    state.store.truncate(lines[0].large, to: count)
     guard let small else { return }
-    small.state.store.truncate(small.sequence, to: count)
+    small.state.store.truncate(lines[0].small, to: count)
     if case .establishing(let large, let smallRecord) = small.phase {
       large.truncate(to: count)
       smallRecord.truncate(to: count)
     }
   }
 
-  /// Runs tokens pass by pass; `each` is called with the rows of the pass and the number of tokens done.
-  private func run(_ newTokens: [Int32], each: (Int, Int) throws -> Void) throws {
-    let needed = tokens.count + newTokens.count
+  /// Runs tokens of a sequence pass by pass; `each` is called with the rows of the pass and the number of tokens done.
+  private func run(_ newTokens: [Int32], line: Int, each: (Int, Int) throws -> Void) throws {
+    let needed = lines[line].tokens.count + newTokens.count
     guard needed <= contextLength else { throw DecoderError.contextExceeded(needed: needed, limit: contextLength) }
     var done = 0
     while done < newTokens.count {
       let count = min(newTokens.count - done, passLimit)
-      try pass(Array(newTokens[done..<done + count]))
+      try pass([(line, Array(newTokens[done..<done + count]))])
       done += count
       try establishIfDue(isLast: done == newTokens.count)
       try each(count, done)
@@ -166,32 +194,31 @@ public final class Session<B: Backend> {
     return min(state.rowCapacity, lender.recipe.establishmentTokens - large.rowCount)
   }
 
-  private func pass(_ newTokens: [Int32]) throws {
-    let position = tokens.count
-    func batch(_ sequence: Int) -> Batch {
-      var batch = Batch()
-      batch.append(newTokens, to: sequence, from: position)
-      return batch
+  /// One pass of both models over new tokens of some sequences.
+  private func pass(_ parts: [(line: Int, tokens: [Int32])]) throws {
+    var largeBatch = Batch(), smallBatch = Batch()
+    for part in parts {
+      let line = lines[part.line]
+      largeBatch.append(part.tokens, to: line.large, from: line.tokens.count)
+      smallBatch.append(part.tokens, to: line.small, from: line.tokens.count)
     }
-    let largeBatch = batch(sequence)
-    switch small?.phase {
-    case nil:
-      try decoder.forward(largeBatch, state: state)
-    case .establishing(let large, let smallRecord):
-      if let small, let lender {
-        try lender.decoder.forward(batch(small.sequence), state: small.state, lending: smallRecord)
-      }
-      try decoder.forward(largeBatch, state: state, lending: large)
-    case .borrowing(let lent):
-      if let small, let lender {
+    if let small, let lender {
+      switch small.phase {
+      case .establishing(let large, let smallRecord):
+        try lender.decoder.forward(smallBatch, state: small.state, lending: smallRecord)
+        try decoder.forward(largeBatch, state: state, lending: large)
+      case .borrowing(let lent):
         lent.truncate()
-        let smallBatch = batch(small.sequence)
         try lender.decoder.forward(smallBatch, state: small.state, lending: lent, depth: plan.lenderDepth)
-        if newTokens.count <= Self.keptRows { try lent.keepRows(of: plan.lentHeads, runs: smallBatch.runs) }
+        if smallBatch.runs.allSatisfy({ $0.rows.count <= Self.keptRows }) {
+          try lent.keepRows(of: plan.lentHeads, runs: smallBatch.runs)
+        }
+        try decoder.forward(largeBatch, state: state, borrowing: Borrowing(plan: plan, lent: lent))
       }
-      try decoder.forward(largeBatch, state: state, borrowing: Borrowing(plan: plan, lent: lent))
+    } else {
+      try decoder.forward(largeBatch, state: state)
     }
-    tokens += newTokens
+    for part in parts { lines[part.line].tokens += part.tokens }
   }
 
   /// Finds the map once there are τ_t tokens, or fewer but at least τ_e at the end of what is to be read; then drops
@@ -205,8 +232,8 @@ public final class Session<B: Backend> {
       large: large, small: smallRecord,
       layerCounts: (decoder.configuration.layerCount, lender.decoder.configuration.layerCount),
       runs: (
-        SequenceRows(sequence: sequence, rows: 0..<count, firstPosition: 0),
-        SequenceRows(sequence: small.sequence, rows: 0..<count, firstPosition: 0)
+        SequenceRows(sequence: lines[0].large, rows: 0..<count, firstPosition: 0),
+        SequenceRows(sequence: lines[0].small, rows: 0..<count, firstPosition: 0)
       ),
       backend: decoder.backend)
     for unit in plan.borrowedUnits { state.store.dropKeys(layer: unit.layer, head: unit.group) }
@@ -224,8 +251,8 @@ public final class Session<B: Backend> {
   }
 }
 
-/// Bytes allocated for keys and values.
-public struct KVBytes: Sendable, Hashable, Codable {
+/// Bytes allocated for keys and values. Encoded as the command line's JSON, with the total.
+public struct KVBytes: Sendable, Hashable, Encodable {
   /// The large model's.
   public var large: Int
   /// The small model's; 0 where none runs.
@@ -235,4 +262,19 @@ public struct KVBytes: Sendable, Hashable, Codable {
 
   /// Both models'.
   public var total: Int { large + small }
+
+  private enum CodingKeys: String, CodingKey {
+    case total = "kv_bytes"
+    case large = "kv_bytes_large"
+    case small = "kv_bytes_small"
+    case unmapped = "kv_bytes_unmapped"
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(total, forKey: .total)
+    try container.encode(large, forKey: .large)
+    try container.encode(small, forKey: .small)
+    try container.encode(unmapped, forKey: .unmapped)
+  }
 }

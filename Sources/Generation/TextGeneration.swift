@@ -30,7 +30,7 @@ public enum StopReason: String, Sendable, Codable {
 }
 
 /// What a generation took. Encoded as the command line's JSON.
-public struct GenerationStatistics: Sendable, Codable, Hashable {
+public struct GenerationStatistics: Sendable, Encodable, Hashable {
   public var promptTokens: Int
   /// Prompt tokens that were already in the KV cache.
   public var reusedTokens: Int
@@ -49,7 +49,17 @@ public struct GenerationStatistics: Sendable, Codable, Hashable {
     case stopReason = "stop_reason"
     case ttftSeconds = "ttft_seconds"
     case tpotSeconds = "tpot_seconds"
-    case kv
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(promptTokens, forKey: .promptTokens)
+    try container.encode(reusedTokens, forKey: .reusedTokens)
+    try container.encode(generatedTokens, forKey: .generatedTokens)
+    try container.encode(stopReason, forKey: .stopReason)
+    try container.encode(ttftSeconds, forKey: .ttftSeconds)
+    try container.encode(tpotSeconds, forKey: .tpotSeconds)
+    try kv.encode(to: encoder)
   }
 }
 
