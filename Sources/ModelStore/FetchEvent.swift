@@ -42,7 +42,7 @@ public struct FetchedModel: Sendable, Equatable, Codable {
   public let bytes: Int
   /// How it came to be there.
   public let status: Status
-  /// The source that gave it; nil where nothing had to be downloaded.
+  /// The source that gave it, or the rest of it; nil where it was there.
   public let source: ModelSource.Kind?
 }
 

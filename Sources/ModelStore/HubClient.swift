@@ -106,7 +106,7 @@ struct HubClient: Sendable {
         let next = URL(string: location, relativeTo: url)?.absoluteURL, Self.origin(of: next) != nil,
         !(url.scheme == "https" && next.scheme == "http")
       else {
-        throw .final(.malformedAnswer(url: url.absoluteString, reason: "a redirect to no usable address"))
+        throw .final(.malformedAnswer(url: Self.text(of: url), reason: "a redirect to no usable address"))
       }
       url = next
     }
@@ -135,13 +135,13 @@ struct HubClient: Sendable {
     switch status {
     case 200, 206, 416: return
     case 401, 403:
-      throw .final(.unauthorized(url: url.absoluteString, status: status, hasToken: token != nil))
+      throw .final(.unauthorized(url: Self.text(of: url), status: status, hasToken: token != nil))
     case 408, 425, 429, 500, 502, 503, 504:
       let seconds = response.headers.first(name: "retry-after").flatMap(Int.init)
       throw .again(
         reason: "status \(status)", after: seconds.map { .seconds(min(max($0, 0), 3600)) })
     default:
-      throw .final(.httpStatus(url: url.absoluteString, status: status))
+      throw .final(.httpStatus(url: Self.text(of: url), status: status))
     }
   }
 
@@ -199,6 +199,11 @@ struct HubClient: Sendable {
     case .remoteConnectionClosed?: return .again(reason: "the connection was closed too early")
     default: return .again(reason: oneLine("\(error)"))
     }
+  }
+
+  /// An address for a message: without its query, which may hold a signature.
+  private static func text(of url: URL) -> String {
+    url.absoluteString.split(separator: "?").first.map(String.init) ?? ""
   }
 
   /// Scheme, host and port of an http or https address; nil for anything else.

@@ -72,13 +72,9 @@ extension HubClient {
 
   /// Decides where to go on: at the end of the part, or at 0 where nothing ties its bytes to this file.
   private func prepare(_ part: borrowing PartFile, file: HubFile) throws(TryError) -> Int {
-    do {
-      let isTied = file.sha256 != nil || part.validator != nil
-      if isTied { try part.truncate(to: part.size) } else { try part.discard() }
-      return part.size
-    } catch {
-      throw .final(error)
-    }
+    let isTied = file.sha256 != nil || part.validator != nil
+    if isTied { try cut(part, to: part.size) } else { try cut(part, to: 0) }
+    return part.size
   }
 
   /// Makes the part agree with what the server is about to send.
@@ -87,27 +83,30 @@ extension HubClient {
   private func reconcile(
     _ answer: HubAnswer, with part: borrowing PartFile, offset: Int
   ) throws(TryError) -> Bool {
+    let range = contentRange(answer.response)
+    switch answer.response.status.code {
+    case 206 where offset > 0 && range?.start == offset:
+      return false
+    case 206:
+      try cut(part, to: 0)
+      throw .again(reason: "the server sent another range than asked for")
+    case 416 where offset > 0 && range?.total == offset:
+      return true
+    case 416:
+      try cut(part, to: 0)
+      throw .again(reason: "the server refused the range")
+    default:
+      if offset > 0 { try cut(part, to: 0) }
+      return false
+    }
+  }
+
+  /// Keeps the first `bytes` bytes of the part, or throws away all of it and its `ETag`.
+  private func cut(_ part: borrowing PartFile, to bytes: Int) throws(TryError) {
     do {
-      switch answer.response.status.code {
-      case 206:
-        if offset > 0, contentRange(answer.response)?.start == offset { return false }
-        try part.discard()
-        throw TryError.again(reason: "the server sent another range than asked for")
-      case 416:
-        // The part ends where the file ends, or it is not of this file.
-        if offset > 0, contentRange(answer.response)?.total == offset { return true }
-        try part.discard()
-        throw TryError.again(reason: "the server refused the range")
-      default:
-        if offset > 0 { try part.discard() }
-        return false
-      }
-    } catch let error as ModelStoreError {
-      throw .final(error)
-    } catch let error as TryError {
-      throw error
+      if bytes == 0 { try part.discard() } else { try part.truncate(to: bytes) }
     } catch {
-      throw .again(reason: "\(error)")
+      throw .final(error)
     }
   }
 

