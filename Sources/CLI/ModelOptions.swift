@@ -1,0 +1,156 @@
+// The options by which commands name models and how attention is borrowed, and the loading that follows.
+
+import ArgumentParser
+import Foundation
+import Kindred
+import KindredTransformer
+
+/// The recipe by which attention is mapped.
+enum Recipe: String, ExpressibleByArgument, CaseIterable {
+  /// IAM's: cosine map on the first tokens of the prompt.
+  case paper
+}
+
+struct ModelOptions: ParsableArguments {
+  @Option(name: [.short, .customLong("model")], help: ArgumentHelp("The model.", valueName: "model"))
+  var model: String
+
+  @Option(
+    name: [.short, .customLong("small")],
+    help: ArgumentHelp("A small model of the same series, which lends its attention.", valueName: "model"))
+  var small: String?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Share of the large model's layers that borrow, 0 to 1 (default: 0.3).", valueName: "share"))
+  var ratio: Double?
+
+  @Option(help: ArgumentHelp("The layers that borrow instead of --ratio, such as 4-11,20.", valueName: "list"))
+  var mapLayers: String?
+
+  @Option(help: "How attention is mapped.")
+  var recipe: Recipe = .paper
+
+  @Option(help: "The type of stored keys and values.")
+  var kvType: KVType = .f16
+
+  @Option(help: "Threads to compute with (default: physical cores).")
+  var threads: Int?
+
+  func validate() throws {
+    if small == nil, ratio != nil || mapLayers != nil {
+      throw ValidationError("--ratio and --map-layers: expected a small model (-s) to borrow from, found none")
+    }
+    if ratio != nil, mapLayers != nil { throw ValidationError("expected --ratio or --map-layers, found both") }
+    if let threads, !(1...1024).contains(threads) {
+      throw ValidationError("--threads: expected 1 to 1024, found \(threads)")
+    }
+    if let ratio, !(0...1).contains(ratio) {
+      throw ValidationError("--ratio: expected a number from 0 to 1, found \(ratio)")
+    }
+    do { _ = try layers } catch { throw ValidationError("--map-layers: \(error)") }
+  }
+
+  private var layers: LayerSelection {
+    get throws { try mapLayers.map { try LayerSelection(list: $0) } ?? .back(ratio: ratio ?? 0.3) }
+  }
+
+  /// Loads the models, with progress on standard error.
+  func load() throws -> LoadedModels {
+    let start = ContinuousClock.now
+    let backend = try CPUBackend(threads: threads)
+    let openedLarge = try open(model)
+    let openedSmall = try small.map { try open($0) }
+    // What does not fit is said before gigabytes are read.
+    _ = try layers.layers(of: openedLarge.configuration.layerCount)
+    let large = try load(openedLarge, on: backend)
+    let smallModel = try openedSmall.map { try load($0, on: backend) }
+    if let smallModel { try large.requireVocabulary(of: smallModel) }
+    return LoadedModels(
+      large: large, small: smallModel, recipe: PaperRecipe(layers: try layers), kvType: kvType,
+      loadSeconds: (ContinuousClock.now - start).seconds)
+  }
+
+  private func open(_ argument: String) throws -> OpenedModel {
+    if argument.hasPrefix("random:") { return OpenedModel(random: try RandomModel(argument)) }
+    return try OpenedModel(path: ModelStore().locate(argument))
+  }
+
+  private func load(_ opened: OpenedModel, on backend: CPUBackend) throws -> LanguageModel<CPUBackend> {
+    let line = StatusLine()
+    defer { line.clear() }
+    return try LanguageModel(opened, backend: backend) { line.show("loading \(opened.name): \(Int($0 * 100))%") }
+  }
+}
+
+extension KVType: ExpressibleByArgument {}
+
+/// The models of a command, and how they run together.
+struct LoadedModels {
+  let large: LanguageModel<CPUBackend>
+  let small: LanguageModel<CPUBackend>?
+  let recipe: PaperRecipe
+  let kvType: KVType
+  let loadSeconds: Double
+
+  var lender: Session<CPUBackend>.Lender? {
+    small.map { Session.Lender(decoder: $0.decoder, recipe: recipe) }
+  }
+
+  var sessionOptions: Session<CPUBackend>.Options {
+    var options = Session<CPUBackend>.Options()
+    options.kvType = kvType
+    return options
+  }
+
+  func session() throws -> Session<CPUBackend> {
+    try Session(decoder: large.decoder, lender: lender, options: sessionOptions)
+  }
+
+  /// The conditions that every report states.
+  func conditions() throws -> RunConditions {
+    let backend = large.decoder.backend.configuration
+    return RunConditions(
+      model: large.name, smallModel: small?.name,
+      mappedLayers: small == nil ? [] : try recipe.layers.layers(of: large.decoder.configuration.layerCount),
+      weightBytes: large.decoder.weights.byteCount + (small?.decoder.weights.byteCount ?? 0), kvType: kvType,
+      loadSeconds: loadSeconds, threads: backend.threads, isa: backend.instructionSet)
+  }
+}
+
+/// The conditions of a run, in every command's JSON.
+struct RunConditions: Encodable {
+  var model: String
+  var smallModel: String?
+  var mappedLayers: [Int]
+  var weightBytes: Int
+  var kvType: KVType
+  var loadSeconds: Double
+  var threads: Int
+  var isa: String
+
+  private enum CodingKeys: String, CodingKey {
+    case model, threads, isa
+    case smallModel = "small_model"
+    case mappedLayers = "mapped_layers"
+    case weightBytes = "weight_bytes"
+    case kvType = "kv_type"
+    case loadSeconds = "load_seconds"
+  }
+}
+
+/// Two parts of a report as one JSON object.
+struct Joined<First: Encodable, Second: Encodable>: Encodable {
+  let first: First
+  let second: Second
+
+  init(_ first: First, _ second: Second) {
+    self.first = first
+    self.second = second
+  }
+
+  func encode(to encoder: any Encoder) throws {
+    try first.encode(to: encoder)
+    try second.encode(to: encoder)
+  }
+}
