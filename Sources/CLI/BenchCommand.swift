@@ -66,7 +66,7 @@ struct BenchCommand: ParsableCommand {
     if let peak = result.peakRSSBytes { print("peak resident memory \(byteText(peak))") }
   }
 
-  private func printRow(_ name: String, _ value: Measurement, factor: Double = 1) {
+  private func printRow(_ name: String, _ value: MedianAndRange, factor: Double = 1) {
     let label = name.padding(toLength: 30, withPad: " ", startingAt: 0)
     let figures = [value.median, value.minimum, value.maximum].map { ($0 * factor).formatted(digits: 1) }
     print("\(label) \(figures[0])  (\(figures[1])–\(figures[2]))")

@@ -28,7 +28,7 @@ public struct SpeedOptions: Sendable, Hashable {
 }
 
 /// Median and range of a figure over repetitions.
-public struct Measurement: Sendable, Hashable {
+public struct MedianAndRange: Sendable, Hashable {
   public let median: Double
   public let minimum: Double
   public let maximum: Double
@@ -47,13 +47,13 @@ public struct Measurement: Sendable, Hashable {
 public struct SpeedResult: Sendable, Encodable {
   public var options: SpeedOptions
   /// Prompt tokens read per second, over all sequences.
-  public var prefillTokensPerSecond: Measurement
+  public var prefillTokensPerSecond: MedianAndRange
   /// Tokens generated per second after the first, over all sequences.
-  public var decodeTokensPerSecond: Measurement
+  public var decodeTokensPerSecond: MedianAndRange
   /// Seconds from the start of the first prompt to its first token.
-  public var ttftSeconds: Measurement
+  public var ttftSeconds: MedianAndRange
   /// Seconds from one token of a sequence to the next.
-  public var tpotSeconds: Measurement
+  public var tpotSeconds: MedianAndRange
   /// KV bytes at the end.
   public var kv: KVBytes
   /// The largest memory that this process has held.
@@ -124,9 +124,9 @@ public struct SpeedBenchmark<B: Backend> {
     let prompts = Double(options.promptTokens * options.batch)
     let steps = Double(options.generatedTokens - 1)
     return SpeedResult(
-      options: options, prefillTokensPerSecond: Measurement(samples.map { prompts / $0.prefill }),
-      decodeTokensPerSecond: Measurement(samples.map { steps * Double(options.batch) / $0.decode }),
-      ttftSeconds: Measurement(samples.map(\.ttft)), tpotSeconds: Measurement(samples.map { $0.decode / steps }),
+      options: options, prefillTokensPerSecond: MedianAndRange(samples.map { prompts / $0.prefill }),
+      decodeTokensPerSecond: MedianAndRange(samples.map { steps * Double(options.batch) / $0.decode }),
+      ttftSeconds: MedianAndRange(samples.map(\.ttft)), tpotSeconds: MedianAndRange(samples.map { $0.decode / steps }),
       kv: samples[samples.count - 1].kv, peakRSSBytes: Self.peakRSSBytes)
   }
 

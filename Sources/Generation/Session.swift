@@ -87,24 +87,29 @@ public final class Session<B: Backend> {
     let rows = max(1, min(options.chunkRows, configuration.contextLength))
     plan = .own(layers: configuration.layerCount, kvHeads: configuration.attention.kvHeads)
     state = try RunState(configuration, backend: decoder.backend, rowCapacity: rows, kvType: options.kvType)
-    defer { addSequence() }
-    guard let lender, try !lender.recipe.layers.layers(of: configuration.layerCount).isEmpty else {
-      self.lender = nil
-      return
+    self.lender = try lender.flatMap { lender in
+      try lender.recipe.layers.layers(of: configuration.layerCount).isEmpty ? nil : lender
     }
-    self.lender = lender
+    if let lender = self.lender { small = try establishing(lender, rowCapacity: rows) }
+    addSequence()
+  }
+
+  /// The state of a lending model before the map is established: all layers of both models are recorded.
+  private func establishing(_ lender: Lender, rowCapacity: Int) throws(ComputeError) -> SmallState {
     let smallState = try RunState(
-      lender.decoder.configuration, backend: decoder.backend, rowCapacity: rows, kvType: options.kvType)
-    let capacity = lender.recipe.establishmentTokens
-    small = SmallState(
+      lender.decoder.configuration, backend: decoder.backend, rowCapacity: rowCapacity, kvType: options.kvType)
+    func record(
+      _ configuration: DecoderConfiguration, _ store: KVStore<B>
+    ) throws(ComputeError) -> LentAttention<B> {
+      try LentAttention(
+        backend: decoder.backend, store: store, layers: 0..<configuration.layerCount,
+        rowCapacity: lender.recipe.establishmentTokens)
+    }
+    return SmallState(
       state: smallState,
       phase: .establishing(
-        large: try LentAttention(
-          backend: decoder.backend, store: state.store, layers: 0..<configuration.layerCount,
-          rowCapacity: capacity),
-        small: try LentAttention(
-          backend: decoder.backend, store: smallState.store,
-          layers: 0..<lender.decoder.configuration.layerCount, rowCapacity: capacity)))
+        large: try record(decoder.configuration, state.store),
+        small: try record(lender.decoder.configuration, smallState.store)))
   }
 
   /// Positions that both models can hold.
