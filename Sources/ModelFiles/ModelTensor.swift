@@ -35,11 +35,34 @@ public struct ModelTensor: Sendable {
   public var byteCount: Int { bytes.count }
 
   /// Calls `body` with the tensor's bytes, which are valid only during the call.
+  ///
+  /// The bytes need not be aligned to the element type: safetensors files promise no alignment.
   public func withBytes<Result, Failure: Error>(
     _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
   ) throws(Failure) -> Result {
     defer { withExtendedLifetime(owner) {} }
     return try body(bytes)
+  }
+
+  /// Takes the tensor's pages out of this process's resident set, once its contents have been copied.
+  ///
+  /// Touching the tensor again reads them again. Does nothing where the bytes are not a mapped file's.
+  public func releasePages() {
+    withFileRange { file, range in file.releasePages(range) }
+  }
+
+  /// Reads the tensor's pages ahead. Does nothing where the bytes are not a mapped file's.
+  public func prefetch() {
+    withFileRange { file, range in file.prefetch(range) }
+  }
+
+  private func withFileRange(_ body: (MappedFile, Range<Int>) -> Void) {
+    guard let file = owner as? MappedFile else { return }
+    file.withBytes { whole in
+      guard let base = whole.baseAddress, let start = bytes.baseAddress else { return }
+      let offset = start - base
+      body(file, offset..<offset + bytes.count)
+    }
   }
 }
 
@@ -49,5 +72,7 @@ public protocol TensorContainer: Sendable {
   var tensorNames: [String] { get }
 
   /// The tensor called `name`, or `nil` where there is none.
-  func tensor(named name: String) -> ModelTensor?
+  ///
+  /// Throws where the tensor's type is one that this package does not read.
+  func tensor(named name: String) throws(ModelFileError) -> ModelTensor?
 }
