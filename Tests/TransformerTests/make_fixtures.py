@@ -39,7 +39,8 @@ MODELS = {
   "qwen3": ({
     "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_act": "silu",
     "attention_bias": False, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12, "vocab_size": 97, "max_position_embeddings": 256,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12,
+    "vocab_size": 97, "max_position_embeddings": 256,
     "rms_norm_eps": 1e-6, "rope_parameters": {"rope_theta": 1000000.0, "rope_type": "default"},
     "sliding_window": None, "use_sliding_window": False, "max_window_layers": 2,
     "layer_types": ["full_attention"] * 2, "tie_word_embeddings": True, "dtype": "float32"}, 40, {}),
