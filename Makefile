@@ -1,0 +1,41 @@
+# Kindred: `make demo` shows what it does, `make test` checks it. Everything else is for those who work on it.
+
+SWIFT ?= swift
+KINDRED = .build/release/kindred
+LARGE = qwen2.5-coder-1.5b
+SMALL = qwen2.5-coder-0.5b
+PROMPT = def fibonacci(n):
+
+.PHONY: help setup build fetch demo test lint format docs sanitize
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## install the Debian packages that are missing
+	@Scripts/setup.sh
+
+build: setup ## build the command-line tool
+	$(SWIFT) build -c release --product kindred
+
+fetch: build ## download the models that the demo and the full tests use (1.7 GB)
+	$(KINDRED) fetch qwen2.5-coder smollm2-135m
+
+demo: build ## generate with the 1.5B alone, then with attention borrowed from the 0.5B
+	$(KINDRED) fetch qwen2.5-coder
+	@Scripts/demo.sh "$(KINDRED)" "$(LARGE)" "$(SMALL)" "$(PROMPT)"
+
+test: setup ## run all tests, under every instruction set of this machine
+	@Scripts/test.sh
+
+lint: ## check the format of the Swift code
+	$(SWIFT) format lint --strict --recursive Package.swift Sources Tests
+
+format: ## format the Swift code
+	$(SWIFT) format --in-place --recursive Package.swift Sources Tests
+
+docs: setup ## build the documentation; warnings are errors
+	$(SWIFT) package --allow-writing-to-directory .build/docs generate-documentation --target Kindred \
+	  --warnings-as-errors --output-path .build/docs
+
+sanitize: setup ## run the C kernels under the address and undefined-behaviour sanitizers
+	Tests/CKernelsTests/sanitize.sh

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Runs all tests in release mode (the kernels are two orders slower without optimisation), once for each instruction
+# set of this machine, and says which real models they can use.
+set -euo pipefail
+home=${KINDRED_HOME:-$HOME/.cache/kindred}
+for model in qwen2.5-coder-0.5b qwen2.5-coder-1.5b smollm2-135m; do
+  compgen -G "$home/models/$model/*.gguf" > /dev/null ||
+    echo "test: $model is not fetched; its tests are skipped (kindred fetch $model)"
+done
+[ -d ../shared/data ] || echo "test: no evaluation data at ../shared/data; the tests that read it are skipped"
+
+swift build -c release --build-tests
+swift test -c release --skip-build
