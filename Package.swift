@@ -58,6 +58,7 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Sources/CLI"),
+    tests(of: "CKernels", script: "make_fixtures.py", ["CKindredKernels"]),
     tests(
       of: "ModelStore",
       [
