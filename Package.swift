@@ -54,7 +54,7 @@ let package = Package(
     .executableTarget(
       name: "KindredCLI",
       dependencies: [
-        "Kindred", "KindredModelStore", "KindredEvaluation",
+        "Kindred", "KindredModelFiles", "KindredModelStore", "KindredEvaluation",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Sources/CLI"),
