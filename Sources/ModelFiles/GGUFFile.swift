@@ -235,20 +235,20 @@ extension GGUFHeaderReader {
         at: reader.offset - 4,
         "expected a type among \(TensorTable.readTypeNames), found unknown type \(typeID)")
     }
-    guard (shape.last ?? 1) % type.blockElements == 0 else {
+    guard let byteCount = type.byteCount(of: shape) else {
       throw reader.error(
         at: shapeOffset,
-        "expected rows of a multiple of \(type.blockElements) elements for \(type.name), found shape \(shape)"
-      )
+        "expected rows of whole blocks of \(type.blockElements) elements for \(type.name), and "
+          + "a size that fits 63 bits, found shape \(shape)")
     }
-    let (byteCount, overflow) = ((elementCount(of: shape) ?? Int.max) / type.blockElements)
-      .multipliedReportingOverflow(by: type.blockBytes)
-    guard let offset = Int(exactly: try reader.integer(UInt64.self)), offset % alignment == 0 else {
-      throw reader.error(at: reader.offset - 8, "expected an offset that is a multiple of \(alignment)")
-    }
-    let (end, endOverflow) = offset.addingReportingOverflow(byteCount)
-    guard elementCount(of: shape) != nil, !overflow, !endOverflow else {
-      throw reader.error(at: shapeOffset, "expected a size in bytes that fits 63 bits, found shape \(shape)")
+    let rawOffset: UInt64 = try reader.integer()
+    guard let offset = Int(exactly: rawOffset), offset % alignment == 0,
+      case (let end, false) = offset.addingReportingOverflow(byteCount)
+    else {
+      throw reader.error(
+        at: reader.offset - 8,
+        "expected an offset inside the file that is a multiple of \(alignment), found "
+          + "\(rawOffset)")
     }
     return StoredTensor(
       name: name, type: type.type, typeName: type.name, shape: shape, extent: offset..<end)

@@ -28,6 +28,13 @@ struct GGUFTensorType {
     }
   }
 
+  /// Bytes of a tensor of `shape`, or `nil` where its rows are not whole blocks or the size overflows.
+  func byteCount(of shape: [Int]) -> Int? {
+    guard (shape.last ?? 1) % blockElements == 0, let elements = elementCount(of: shape) else { return nil }
+    let (bytes, overflow) = (elements / blockElements).multipliedReportingOverflow(by: blockBytes)
+    return overflow ? nil : bytes
+  }
+
   private static let unread: [UInt32: (name: String, blockElements: Int, blockBytes: Int)] = [
     9: ("Q8_1", 32, 40),
     15: ("Q8_K", 256, 292),

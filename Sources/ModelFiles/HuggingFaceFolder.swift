@@ -98,8 +98,9 @@ public struct HuggingFaceFolder: TensorContainer {
         positions[name] = position
       }
     }
-    for (name, shard) in shardNames where positions[name] == nil {
-      throw index.error("weight_map.\(name)", "expected this tensor in \(shard), found none there")
+    if let name = shardNames.keys.filter({ positions[$0] == nil }).min() {
+      throw index.error(
+        "weight_map.\(name)", "expected this tensor in \(shardNames[name] ?? ""), found none there")
     }
     return (weights, tensorNames, positions)
   }

@@ -18,6 +18,8 @@ private struct JSONParser {
 
   /// As deep as serde_json goes, which the reference implementation of safetensors uses.
   static let depthLimit = 128
+  /// Characters of the longest number; conversion takes more than linear time.
+  static let numberLimit = 1_000
 
   private var next: UInt8? { offset < bytes.count ? bytes[offset] : nil }
 
@@ -110,6 +112,9 @@ private struct JSONParser {
       if !skip("+") { _ = skip("-") }
       try digits("a digit", at: offset)
     }
+    guard offset - start <= Self.numberLimit else {
+      throw expected("a number of at most \(Self.numberLimit) characters", at: start)
+    }
     let text = String(decoding: bytes[start..<offset], as: UTF8.self)
     if isInteger, let integer = Int(text) { return .integer(integer) }
     guard let double = Double(text), double.isFinite else {
@@ -137,7 +142,7 @@ private struct JSONParser {
       guard let piece = String(validating: bytes[run..<offset], as: UTF8.self) else {
         throw expected("UTF-8", at: run)
       }
-      text = text.isEmpty ? piece : text + piece
+      if text.isEmpty { text = piece } else { text += piece }
       if skip("\"") { return text }
       guard skip("\\") else { throw expected("a closing quotation mark", at: next == nil ? start : offset) }
       text.unicodeScalars.append(try escapedScalar())

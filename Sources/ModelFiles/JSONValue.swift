@@ -53,11 +53,7 @@ extension JSONObject: ExpressibleByDictionaryLiteral {
 
 extension JSONValue: MetadataValue {
   public var integer: Int? {
-    switch self {
-    case .integer(let value): value
-    case .number(let value): Int(exactly: value)
-    default: nil
-    }
+    if case .integer(let value) = self { value } else { nil }
   }
 
   public var double: Double? {

@@ -72,7 +72,7 @@ private struct SafetensorsHeader {
   private static let types: [String: TensorType] = ["F32": .f32, "F16": .f16, "BF16": .bf16]
 
   func metadata() throws(ModelFileError) -> [String: String] {
-    guard case .object(let object)? = root.value(Self.metadataKey) else { return [:] }
+    guard let object = try root.objectIfPresent(Self.metadataKey) else { return [:] }
     var metadata: [String: String] = [:]
     for member in object {
       guard case .string(let text) = member.value else {
