@@ -1,17 +1,17 @@
 // Stop strings in streamed text: what might be the beginning of one is held back until it is decided.
 
 /// Passes text through until a stop string appears.
-struct StopFilter {
+package struct StopFilter {
   private let stops: [[UInt8]]
   private var held: [UInt8] = []
   /// Whether a stop string has appeared; nothing is passed afterwards.
-  private(set) var hasStopped = false
+  package private(set) var hasStopped = false
 
   /// Empty stop strings are ignored.
-  init(_ stops: [String]) { self.stops = stops.map { Array($0.utf8) }.filter { !$0.isEmpty } }
+  package init(_ stops: [String]) { self.stops = stops.map { Array($0.utf8) }.filter { !$0.isEmpty } }
 
   /// The text that may be shown now. A stop string itself is never shown.
-  mutating func push(_ text: String) -> String {
+  package mutating func push(_ text: String) -> String {
     guard !hasStopped else { return "" }
     held += text.utf8
     let found = stops.compactMap { stop in Self.firstIndex(of: stop, in: held) }.min()
@@ -26,7 +26,7 @@ struct StopFilter {
   }
 
   /// What is still held back, at the end of the text.
-  mutating func flush() -> String {
+  package mutating func flush() -> String {
     defer { held = [] }
     return hasStopped ? "" : String(decoding: held, as: UTF8.self)
   }

@@ -1,0 +1,155 @@
+// Paged, tiled attention against its slow twin: whole maps in double precision.
+
+import Foundation
+import KindredCompute
+import Testing
+
+/// Random heads of one sequence: queries, keys and values of every position, in the batch layout.
+private struct Heads {
+  let shape: AttentionShape
+  let positions: Int
+  let query: [Float]  // [positions, H · D]
+  let key: [Float]  // [positions, G · D]
+  let value: [Float]  // [positions, G · D]
+
+  init(_ shape: AttentionShape, positions: Int, seed: UInt64) {
+    self.shape = shape
+    self.positions = positions
+    var state = seed
+    func values(_ count: Int) -> [Float] {
+      (0..<count).map { _ in
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        return Float(Int64(bitPattern: state) >> 40) / Float(1 << 23) * 2
+      }
+    }
+    query = values(positions * shape.queryHeads * shape.headDimension)
+    key = values(positions * shape.kvHeads * shape.headDimension)
+    value = values(positions * shape.kvHeads * shape.headDimension)
+  }
+
+  /// The post-softmax row of a query head at a position.
+  func row(head: Int, position: Int) -> [Double] {
+    let d = shape.headDimension, group = head / shape.groupSize
+    let logits = (0...position).map { other in
+      (0..<d).reduce(0.0) { sum, c in
+        sum + Double(query[(position * shape.queryHeads + head) * d + c])
+          * Double(key[(other * shape.kvHeads + group) * d + c])
+      } * Double(shape.scale)
+    }
+    let maximum = logits.max() ?? 0
+    let weights = logits.map { exp($0 - maximum) }
+    let sum = weights.reduce(0, +)
+    return weights.map { $0 / sum }
+  }
+
+  /// A row of weights times the values of a KV head.
+  func product(_ row: [Double], group: Int) -> [Double] {
+    let d = shape.headDimension
+    return (0..<d).map { c in
+      row.indices.reduce(0.0) { $0 + row[$1] * Double(value[($1 * shape.kvHeads + group) * d + c]) }
+    }
+  }
+}
+
+/// One sequence's pages with keys and values stored, on one backend.
+private struct Cache {
+  let backend: CPUBackend
+  var segment: AttentionSegment<CPUBackend.Page>
+
+  init(_ heads: Heads, set: InstructionSet, rows: Range<Int>? = nil) throws {
+    let backend = try CPUBackend(threads: 2, instructionSet: set)
+    self.backend = backend
+    let pages = KVPageLayout.pageCount(length: heads.positions)
+    let shape = heads.shape
+    func allocate() throws -> [[CPUBackend.Page]] {
+      try (0..<shape.kvHeads).map { _ in
+        try (0..<pages).map { _ in try backend.makePage(headDimension: shape.headDimension, type: .f32) }
+      }
+    }
+    segment = AttentionSegment(
+      rows: 0..<heads.positions, firstPosition: 0, keys: try allocate(), values: try allocate())
+    let columns = shape.kvHeads * shape.headDimension
+    backend.store(try tensor(heads.key, columns), as: .keys, in: [segment], type: .f32)
+    backend.store(try tensor(heads.value, columns), as: .values, in: [segment], type: .f32)
+    if let rows {
+      segment.rows = 0..<rows.count
+      segment.firstPosition = rows.lowerBound
+    }
+  }
+
+  func tensor(_ values: [Float], _ columns: Int) throws -> CPUBackend.Tensor {
+    let tensor = try backend.makeTensor(rows: values.count / columns, columns: columns)
+    backend.write(values, to: tensor)
+    return tensor
+  }
+}
+
+@Suite struct AttentionTests {
+  static let shape = AttentionShape(queryHeads: 6, kvHeads: 2, headDimension: 20)
+
+  /// Whole sequences across several pages, and late rows alone as in decode.
+  @Test(arguments: InstructionSet.available, [0..<1, 0..<63, 0..<65, 0..<150, 149..<150, 60..<70])
+  func ownAttentionAgreesWithWholeMaps(set: InstructionSet, rows: Range<Int>) throws {
+    let heads = Heads(Self.shape, positions: rows.upperBound, seed: 1)
+    let cache = try Cache(heads, set: set, rows: rows)
+    let columns = 6 * 20
+    let query = try cache.tensor(Array(heads.query[(rows.lowerBound * columns)...]), columns)
+    let output = try cache.backend.makeTensor(rows: rows.count, columns: columns)
+    let logSumExp = try cache.backend.makeTensor(rows: rows.count, columns: 6)
+    cache.backend.attend(
+      AttentionRequest(
+        query: query, shape: Self.shape, type: .f32, groups: [0, 1], output: output, logSumExp: logSumExp),
+      segments: [cache.segment])
+    let found = cache.backend.read(output, rows: 0..<rows.count)
+    for (index, position) in rows.enumerated() {
+      for head in 0..<6 {
+        let expected = heads.product(heads.row(head: head, position: position), group: head / 3)
+        for c in 0..<20 {
+          #expect(abs(Double(found[index * columns + head * 20 + c]) - expected[c]) < 1e-4)
+        }
+      }
+    }
+  }
+
+  /// Two lent heads of one shape serve a large layer of another, recomputed and kept.
+  @Test(arguments: InstructionSet.available, [true, false])
+  func borrowedAttentionAgreesWithWholeMaps(set: InstructionSet, kept: Bool) throws {
+    let count = 140
+    let small = Heads(AttentionShape(queryHeads: 4, kvHeads: 2, headDimension: 12), positions: count, seed: 2)
+    let large = Heads(Self.shape, positions: count, seed: 3)
+    let smallCache = try Cache(small, set: set), largeCache = try Cache(large, set: set)
+    let backend = smallCache.backend
+    let query = try smallCache.tensor(small.query, 48)
+    let logSumExp = try backend.makeTensor(rows: count, columns: 4)
+    backend.attend(
+      AttentionRequest(
+        query: query, shape: small.shape, type: .f32, groups: [0, 1],
+        output: try backend.makeTensor(rows: count, columns: 48), logSumExp: logSumExp),
+      segments: [smallCache.segment])
+    // Small head of each large query head; 3 serves both KV heads.
+    let map = [3, 0, 3, 3, 1, 1]
+    let loans = try [0, 1, 3].map { head -> Loan<CPUBackend> in
+      var lender = LentHead<CPUBackend>(
+        query: query, logSumExp: logSumExp, shape: small.shape, type: .f32, head: head,
+        keys: [smallCache.segment.keys[head / 2]])
+      if kept { lender.tiles = try backend.probabilities(of: lender, segments: [smallCache.segment]) }
+      let borrowers = (0..<2).compactMap { group -> (group: Int, queryHeads: [Int])? in
+        let heads = (group * 3..<group * 3 + 3).filter { map[$0] == head }
+        return heads.isEmpty ? nil : (group, heads)
+      }
+      return Loan(lender: lender, borrowers: borrowers)
+    }
+    let output = try backend.makeTensor(rows: count, columns: 120)
+    backend.attend(
+      BorrowRequest(loans: loans, shape: Self.shape, type: .f32, output: output), segments: [largeCache.segment])
+    let found = backend.read(output, rows: 0..<count)
+    for position in 0..<count {
+      for head in 0..<6 {
+        let expected = large.product(small.row(head: map[head], position: position), group: head / 3)
+        for c in 0..<20 {
+          #expect(abs(Double(found[position * 120 + head * 20 + c]) - expected[c]) < 1e-4)
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,158 @@
+// Sessions of a tiny pair: what is borrowed, when, and what that leaves in memory. The models and the expected logits
+// are `AttentionMappingTests`' (an independent PyTorch version of IAM's recipe).
+
+import Foundation
+import KindredAttention
+import KindredAttentionMapping
+import KindredCompute
+import KindredGeneration
+import KindredTransformer
+import Testing
+
+/// The tiny pair of `AttentionMappingTests/make_fixtures.py`.
+struct TinyPair {
+  struct Expected: Decodable {
+    struct Case: Decodable {
+      let layers: [Int]
+      let logits: Data
+    }
+
+    let tokens: [Int32]
+    let tau: Int
+    let vocabulary: Int
+    let mapped: [Case]
+  }
+
+  let expected: Expected
+  let large: DecoderModel<CPUBackend>
+  let small: DecoderModel<CPUBackend>
+
+  init() throws {
+    let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+      .appendingPathComponent("AttentionMappingTests/Fixtures/pair")
+    expected = try JSONDecoder().decode(
+      Expected.self, from: Data(contentsOf: folder.appendingPathComponent("expected.json")))
+    let backend = try CPUBackend(threads: 2)
+    large = try DecoderModel(OpenedModel(path: folder.appendingPathComponent("large").path), backend: backend)
+    small = try DecoderModel(OpenedModel(path: folder.appendingPathComponent("small").path), backend: backend)
+  }
+
+  func session(
+    _ layers: LayerSelection?, establishment: Int = 20, minimum: Int = 20, chunk: Int = 512, kvType: KVType = .f32
+  ) throws -> Session<CPUBackend> {
+    var options = Session<CPUBackend>.Options()
+    options.kvType = kvType
+    options.chunkRows = chunk
+    let lender = layers.map { layers in
+      var recipe = PaperRecipe(layers: layers)
+      recipe.establishmentTokens = establishment
+      recipe.minimumTokens = minimum
+      return Session.Lender(decoder: small, recipe: recipe)
+    }
+    return try Session(decoder: large, lender: lender, options: options)
+  }
+
+  func logits(_ session: Session<CPUBackend>, _ tokens: [Int32]) throws -> [Float] {
+    var all: [Float] = []
+    try session.append(tokens) { _, logits in all += logits }
+    return all
+  }
+}
+
+@Suite struct SessionTests {
+  @Test(arguments: [5, 512])
+  func mappedPrefillAgreesWithMaterialisedMaps(chunk: Int) throws {
+    let pair = try TinyPair()
+    for expected in pair.expected.mapped {
+      let session = try pair.session(.explicit(expected.layers), chunk: chunk)
+      let logits = try pair.logits(session, pair.expected.tokens)
+      let reference = expected.logits.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
+      #expect(logits.count == reference.count)
+      #expect(zip(logits, reference).allSatisfy { abs($0 - $1) < 1e-4 }, "layers \(expected.layers)")
+    }
+  }
+
+  @Test(arguments: [KVType.f32, .f16, .bf16])
+  func ratioZeroIsTheUnmappedModelBitForBit(kvType: KVType) throws {
+    let pair = try TinyPair()
+    let alone = try pair.session(nil, kvType: kvType)
+    let unmapped = try pair.session(.back(ratio: 0), kvType: kvType)
+    #expect(try pair.logits(alone, pair.expected.tokens) == pair.logits(unmapped, pair.expected.tokens))
+    #expect(unmapped.kvBytes.small == 0)
+    #expect(unmapped.kvBytes.large == unmapped.kvBytes.unmapped)
+  }
+
+  @Test func mappedLayersSaveExactlyTheirKeys() throws {
+    let pair = try TinyPair()
+    let session = try pair.session(.explicit([1, 2]))
+    _ = try session.append(pair.expected.tokens)
+    let kv = session.kvBytes
+    // One page of 64 positions: 2 KV heads × 8 elements × 4 bytes a layer for keys.
+    #expect(kv.unmapped - kv.large == 2 * 2 * 64 * 8 * 4)
+    #expect(kv.unmapped == 3 * 2 * 2 * 64 * 8 * 4)
+    #expect(kv.small > 0)
+    #expect(kv.total == kv.large + kv.small)
+  }
+
+  /// A prompt shorter than τ_e: the model runs alone until there are that many tokens.
+  @Test func shortPromptsEstablishLater() throws {
+    let pair = try TinyPair()
+    let tokens = pair.expected.tokens
+    let session = try pair.session(.explicit([1]), establishment: 40, minimum: 20)
+    let alone = try pair.session(nil)
+    for (index, token) in tokens.prefix(20).enumerated() {
+      #expect(session.plan.lentHeads.isEmpty, "token \(index)")
+      #expect(try session.append([token]) == alone.append([token]))
+    }
+    #expect(!session.plan.lentHeads.isEmpty)
+    #expect(try session.append([tokens[20]]) != alone.append([tokens[20]]))
+  }
+
+  /// A prompt between τ_e and τ_t establishes at its end, a longer one at τ_t.
+  @Test func establishmentPoint() throws {
+    let pair = try TinyPair()
+    let session = try pair.session(.explicit([2]), establishment: 40, minimum: 20)
+    _ = try session.append(Array(pair.expected.tokens.prefix(30)))
+    #expect(session.plan.borrowedUnits.count == 2)
+    let longer = try pair.session(.explicit([2]), establishment: 20, minimum: 20)
+    _ = try longer.append(pair.expected.tokens)
+    let atTwenty = try pair.session(.explicit([2]), establishment: 20, minimum: 20)
+    _ = try atTwenty.append(Array(pair.expected.tokens.prefix(20)))
+    #expect(longer.plan == atTwenty.plan)
+  }
+
+  @Test(arguments: [LayerSelection.back(ratio: 0), .explicit([0, 2])])
+  func truncatedSessionsContinueAsIfNew(layers: LayerSelection) throws {
+    let pair = try TinyPair()
+    let tokens = pair.expected.tokens
+    let session = try pair.session(layers)
+    let first = try session.append(tokens)
+    session.truncate(to: 30)
+    #expect(session.tokens == Array(tokens.prefix(30)))
+    #expect(try session.append(Array(tokens[30...])) == first)
+  }
+
+  @Test func sequencesTogetherAgreeWithEachAlone() throws {
+    let pair = try TinyPair()
+    let tokens = pair.expected.tokens
+    let together = try pair.session(nil)
+    together.addSequence()
+    _ = try together.append(Array(tokens.prefix(30)), to: 0)
+    _ = try together.append(Array(tokens.suffix(7)), to: 1)
+    let logits = try together.step([3, 4])
+    let first = try pair.session(nil), second = try pair.session(nil)
+    _ = try first.append(Array(tokens.prefix(30)))
+    _ = try second.append(Array(tokens.suffix(7)))
+    #expect(logits == (try first.append([3])) + (try second.append([4])))
+  }
+
+  @Test func contextIsTheSmallerModels() throws {
+    let pair = try TinyPair()
+    let session = try pair.session(nil)
+    let length = session.contextLength
+    #expect(throws: DecoderError.contextExceeded(needed: length + 1, limit: length)) {
+      try session.append(Array(repeating: 1, count: length + 1))
+    }
+    #expect(session.tokens.isEmpty)
+  }
+}
