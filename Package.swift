@@ -68,6 +68,7 @@ let package = Package(
         .product(name: "NIOPosix", package: "swift-nio"),
       ]),
     tests(of: "Compute", ["KindredCompute"]),
+    tests(of: "ModelFiles", script: "make_fixtures.py", ["KindredModelFiles"]),
     tests(of: "KVStore", ["KindredKVStore"]),
     tests(of: "Attention", ["KindredAttention"]),
     tests(of: "Generation", script: "make_references.py", ["KindredGeneration"]),
