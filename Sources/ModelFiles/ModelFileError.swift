@@ -44,6 +44,7 @@ extension String {
   ///
   /// Names and values come from files that nobody vouches for, and end up in terminals and logs.
   package func onOneLine(limit: Int = 400) -> String {
+    if utf8.count <= limit, utf8.allSatisfy({ (0x20...0x7E).contains($0) }) { return self }
     var line = ""
     for (position, scalar) in unicodeScalars.enumerated() {
       if position == limit { return line + "…" }
