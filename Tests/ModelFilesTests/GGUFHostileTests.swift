@@ -195,10 +195,11 @@ import Testing
   }
 
   @Test func refusesOverlappingTensors() throws {
-    for offset: UInt64 in [0, 32] {
+    let int8: UInt32 = 24
+    for (count, offset) in [(32, 0), (33, 32), (96, 64)] as [(UInt64, UInt64)] {
       var builder = GGUFBuilder()
-      builder.addTensor("first", [9], type: 0, offset: 0)
-      builder.addTensor("second", [8], type: 0, offset: offset)
+      builder.addTensor("second", [8], type: int8, offset: offset)
+      builder.addTensor("first", [count], type: int8, offset: 0)
       builder.data = Array(repeating: 0, count: 128)
       #expect(try error(builder)?.problem.contains("overlaps tensor") == true)
     }

@@ -86,6 +86,13 @@ import Testing
     #expect(error?.description == "\(path): tensor \"a\": expected one, found two of this name")
   }
 
+  /// The size is 0, but the product of the other dimensions is no size.
+  @Test func refusesEmptyTensorsOfAbsurdShape() throws {
+    let path = try file(
+      header: #"{"a":{"dtype":"F32","shape":[0,\#(1 << 62),4],"data_offsets":[0,0]}}"#, data: [])
+    #expect(throws: ModelFileError.self) { try SafetensorsFile(path: path) }
+  }
+
   @Test func errorsSayWhereAndWhat() throws {
     func description(_ header: String, _ data: [UInt8] = []) throws -> String {
       let path = try file(header: header, data: data)
