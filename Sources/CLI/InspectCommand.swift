@@ -139,9 +139,8 @@ extension GGUFValue {
     switch self {
     case .unsigned(let value): Int(exactly: value).map { .integer($0) } ?? .number(Double(value))
     case .signed(let value): .integer(Int(value))
-    // The shortest decimal of a 32-bit value, not of that value widened to 64 bits: 1e-06, not 9.99999997e-07.
-    case .float(let value):
-      .number(Double(Float(value)) == value ? Double("\(Float(value))") ?? value : value)
+    // JSON has no infinities. The shortest decimal of a 32-bit value is not that of the value widened to 64.
+    case .float(let value): value.isFinite ? .number(Double(description) ?? value) : .string(description)
     case .bool(let value): .bool(value)
     case .string(let value): .string(value)
     case .strings(let values): Self.abbreviated(values) { .string(String(decoding: $0, as: UTF8.self)) }

@@ -86,10 +86,15 @@ import Testing
     #expect(error?.description == "\(path): tensor \"a\": expected one, found two of this name")
   }
 
-  /// The size is 0, but the product of the other dimensions is no size.
-  @Test func refusesEmptyTensorsOfAbsurdShape() throws {
+  /// Sizes that overflow, and more elements than bits, whatever the type.
+  @Test(arguments: [
+    ("F32", "[0,4611686018427387904,4]"), ("I64", "[4611686018427387904,4]"),
+    ("I64", "[4611686018427387904]"),
+    ("X", "[1000]"),
+  ])
+  func refusesAbsurdShapes(type: String, shape: String) throws {
     let path = try file(
-      header: #"{"a":{"dtype":"F32","shape":[0,\#(1 << 62),4],"data_offsets":[0,0]}}"#, data: [])
+      header: #"{"a":{"dtype":"\#(type)","shape":\#(shape),"data_offsets":[0,0]}}"#, data: [])
     #expect(throws: ModelFileError.self) { try SafetensorsFile(path: path) }
   }
 
@@ -107,7 +112,7 @@ import Testing
         == "FILE: tensor \"a\".data_offsets[1]: expected an integer from 0 to 4, found 8")
     #expect(
       try description(#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, [0, 0, 0, 0])
-        == "FILE: tensor \"a\".data_offsets: expected 8 bytes for F32 of shape [2], found 4")
+        == "FILE: tensor \"a\".data_offsets: expected the bytes of F32 of shape [2], found 4")
     #expect(
       try description(#"{"a":{"dtype":"F32"}}"#)
         == "FILE: tensor \"a\".shape: expected an array, found nothing")
