@@ -57,6 +57,18 @@ public struct HuggingFaceFolder: TensorContainer {
     }
   }
 
+  /// The chat template in a file of its own, `chat_template.jinja`, where there is one.
+  public var chatTemplate: String? {
+    get throws(ModelFileError) {
+      guard let path = FolderListing(path: path).pathIfPresent("chat_template.jinja") else { return nil }
+      let file = try MappedFile(path: path)
+      guard file.byteCount <= 1 << 20 else {
+        throw ModelFileError(path: path, problem: "expected at most \(1 << 20) bytes, found \(file.byteCount)")
+      }
+      return file.withBytes { String(decoding: $0, as: UTF8.self) }
+    }
+  }
+
   /// Bytes in all weight files.
   public var byteCount: Int { weights.reduce(0) { $0 + $1.byteCount } }
 

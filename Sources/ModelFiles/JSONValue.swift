@@ -138,6 +138,11 @@ public struct JSONNode: Sendable {
     self.value = value
   }
 
+  /// The value at `key` with its place; JSON's `null` where there is none.
+  public func child(_ key: String) -> JSONNode {
+    JSONNode(path: path, keyPath: fieldName(key), value: value(key) ?? .null)
+  }
+
   /// The elements of the array at `key`.
   public func elements(_ key: String) throws(ModelFileError) -> [JSONNode] {
     let elements = try required(
