@@ -1,0 +1,338 @@
+// Products of activations with packed weights, for every instruction set (see vector.h and panels.h).
+//
+// One body serves all formats: constant arguments select planes, scales and minimums, and inlining removes the rest.
+// A tile is up to 6 activation rows × 16 or 32 weight rows. Few rows (decode) read the panel directly, unpacking in
+// registers at the speed of memory; more rows unpack a chunk of 256 columns once to scratch in the first-level cache.
+//
+// Per group of columns that share a scale, with integer dot products of quants:
+//   f = dot · scale (+ minimum · Σ quants of a), sum = f · (scale of a) + sum
+// in rising order of groups, each line one rounding per product and fused sum. Both paths and all tiles run this same
+// sequence, which is what makes the result independent of the batch. Offsets of signed formats are the integer
+// start of `dot`, −offset · Σ quants of a, so they cost no arithmetic.
+//
+// The instruction-set file gives the dot product in three steps, so that one without 32-bit accumulation can sum
+// run_length(bits) steps in 16 bits first:
+//   partial begin(vi sums); partial dot(int bits, partial, vbytes weights, vi quads); vi finish(vi sums, partial);
+#ifndef KINDRED_VECTOR_MULTIPLY_H
+#define KINDRED_VECTOR_MULTIPLY_H
+
+#include "vector_dense.h"
+
+enum {
+  HALF_VECTORS = KINDRED_HALF_ROWS / LANES,
+  TILE_VECTORS = TILE_HALVES * HALF_VECTORS,
+  TILE_WEIGHTS = TILE_HALVES * KINDRED_HALF_ROWS,
+  HALVES = KINDRED_PANEL_ROWS / KINDRED_HALF_ROWS,
+  /// Groups of 16 columns in a block and in a chunk.
+  BLOCK_GROUPS = 2,
+  CHUNK_GROUPS = KINDRED_CHUNK_BLOCKS * BLOCK_GROUPS,
+  /// Activation rows that share an unpacked chunk: 86 tiles of 6, 66 KB of sums.
+  BLOCK_ROWS = 516,
+  /// How far ahead of its use a panel is fetched when it streams from memory, in bytes.
+  PREFETCH_AHEAD = 8192,
+};
+
+/// A chunk of up to 8 blocks, unpacked: quants [block][vector t][half][64 bytes], scales [group][32 rows].
+typedef struct {
+  _Alignas(64) uint8_t quants[KINDRED_CHUNK_BLOCKS][KINDRED_BLOCK_VECTORS][HALVES][KINDRED_VECTOR_BYTES];
+  _Alignas(64) float scales[CHUNK_GROUPS][KINDRED_PANEL_ROWS];
+  _Alignas(64) float minimums[CHUNK_GROUPS][KINDRED_PANEL_ROWS];
+} unpacked_chunk;
+
+/// A product in progress: what all its tiles share.
+typedef struct {
+  const kindred_activations *a;
+  size_t padded;
+  /// First of the block's rows, and how many there are.
+  size_t first, rows;
+  /// Sums so far, [rows][32].
+  float *sums;
+} row_block;
+
+/// A chunk of a panel to be multiplied: as packed, and, unless tiles read it directly, unpacked.
+typedef struct {
+  const uint8_t *header, *packed;
+  const unpacked_chunk *unpacked;
+  /// Blocks in this chunk, and the first one's number in the row.
+  size_t blocks, first_block;
+} panel_chunk;
+
+// MARK: Unpacking
+
+/// Bits `bits` of vector `t` from a plane, moved up by `up`; `byte` selects a part of the 64.
+INLINE vbytes plane_vector(const uint8_t *plane, int bits, int up, int t, size_t byte) {
+  vwords x = (vwords)load_bytes(plane + (size_t)(t % bits) * KINDRED_VECTOR_BYTES + byte);
+  int down = bits * (t / bits) - up;
+  x = down >= 0 ? x >> (uint16_t)down : x << (uint16_t)-down;
+  return bits == 8 ? (vbytes)x : (vbytes)x & (uint8_t)(((1 << bits) - 1) << up);
+}
+
+/// Vector `t` of a half as bytes for `dot`, starting at `byte` of its 64.
+INLINE vbytes quant_vector(kindred_format f, const uint8_t *half, int t, size_t byte) {
+  vbytes low = plane_vector(half, f.low_bits, 0, t, byte);
+  if (f.low_bits == 8 && SIGNED_BYTES) low ^= 0x80;
+  if (f.high_bits == 0) return low;
+  const uint8_t *high = half + (size_t)f.low_bits * KINDRED_VECTOR_BYTES;
+  return low | plane_vector(high, f.high_bits, f.low_bits, t, byte);
+}
+
+INLINE vf widen_bytes(const uint8_t *p, int shift, int mask) {
+  vchar x;
+  __builtin_memcpy(&x, p, sizeof x);
+  vi wide = __builtin_convertvector(x, vi);
+  return __builtin_convertvector(mask == 0 ? wide : wide >> shift & mask, vf);
+}
+
+/// Scale and minimum of LANES rows from `row`, for group `g` of a block whose scales lie at `line`.
+INLINE void row_scales(kindred_format f, const uint8_t *header, const uint8_t *line, size_t g, size_t row,
+                       vf *scale, vf *minimum) {
+  const uint8_t *first = f.super ? header : line;
+  vf d = widen_f16(first + 2 * row);
+  vf dmin = f.minimum ? widen_f16(first + KINDRED_VECTOR_BYTES + 2 * row) : (vf)0;
+  *scale = d;
+  *minimum = dmin;
+  if (!f.super) return;
+  const uint8_t *near = line + (f.scale_columns == 32 ? 0 : g) * KINDRED_PANEL_ROWS + row;
+  bool nibbles = f.scale_columns == 16 && f.minimum;
+  *scale = d * widen_bytes(near, 0, nibbles ? 15 : 0);
+  if (!f.minimum) return;
+  *minimum = -dmin * (nibbles ? widen_bytes(near, 4, 15) : widen_bytes(near + KINDRED_PANEL_ROWS, 0, 0));
+}
+
+INLINE void unpack_chunk(kindred_format f, panel_chunk chunk, unpacked_chunk *u) {
+  const uint8_t *block = chunk.packed;
+  const size_t groups = KINDRED_BLOCK / f.scale_columns;
+  for (size_t b = 0; b < chunk.blocks; b++, block += kindred_block_bytes(f)) {
+    UNROLL for (size_t h = 0; h < HALVES; h++) {
+      UNROLL for (int t = 0; t < KINDRED_BLOCK_VECTORS; t++) {
+        UNROLL for (size_t byte = 0; byte < KINDRED_VECTOR_BYTES; byte += VECTOR_BYTES) {
+          vbytes quants = quant_vector(f, block + h * kindred_half_bytes(f), t, byte);
+          __builtin_memcpy(&u->quants[b][t][h][byte], &quants, sizeof quants);
+        }
+      }
+    }
+    for (size_t g = 0; g < groups; g++)
+      for (size_t row = 0; row < KINDRED_PANEL_ROWS; row += LANES) {
+        vf scale, minimum;
+        row_scales(f, chunk.header, block + 2 * kindred_half_bytes(f), g, row, &scale, &minimum);
+        store(&u->scales[b * groups + g][row], scale);
+        if (f.minimum) store(&u->minimums[b * groups + g][row], minimum);
+      }
+  }
+}
+
+// MARK: Tiles
+
+/// Per row of a tile and group of columns: the start of the dot product, or Σ quants as float where minimums need it.
+typedef union {
+  int32_t starts[LARGEST_TILE][CHUNK_GROUPS];
+  float sums[LARGEST_TILE][CHUNK_GROUPS];
+} corrections;
+
+INLINE void correct(kindred_format f, size_t row, const int32_t *sums16, size_t groups, corrections *c) {
+  const size_t width = f.scale_columns / 16;
+  const int32_t offset = f.low_bits == 8 && SIGNED_BYTES ? 0 : f.offset;
+  for (size_t g = 0; g < groups; g++) {
+    int32_t sum = width == 2 ? sums16[2 * g] + sums16[2 * g + 1] : sums16[g];
+    if (f.minimum) c->sums[row][g] = (float)sum;
+    else c->starts[row][g] = -offset * sum;
+  }
+}
+
+/// The rows of one tile: pointers to their quants and scales at the chunk's first column.
+typedef struct {
+  const int8_t *quants[LARGEST_TILE];
+  const float *scales[LARGEST_TILE];
+  corrections corrections;
+} tile_rows;
+
+INLINE vi quad(const int8_t *quants) {
+  int32_t x;
+  __builtin_memcpy(&x, quants, sizeof x);
+  return (vi)x;
+}
+
+/// The integer dot products of one group: `steps` vectors from `t0` of block `b`.
+INLINE void dot_group(size_t columns, kindred_format f, bool direct, const panel_chunk *chunk, size_t b, size_t half, size_t t0,
+                      size_t steps, const tile_rows *rows, vi (*dots)[TILE_VECTORS]) {
+  const uint8_t *block = chunk->packed + b * kindred_block_bytes(f);
+  const size_t run = smaller(run_length(f.low_bits + f.high_bits), steps);
+  UNROLL for (size_t begun = t0; begun < t0 + steps; begun += run) {
+    partial partials[LARGEST_TILE][TILE_VECTORS];
+    UNROLL for (size_t i = 0; i < columns; i++) {
+      UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) partials[i][v] = begin(dots[i][v]);
+    }
+    UNROLL for (size_t t = begun; t < begun + run; t++) {
+      vbytes weights[TILE_VECTORS];
+      UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) {
+        size_t h = half + v / HALF_VECTORS, byte = v % HALF_VECTORS * VECTOR_BYTES;
+        weights[v] = direct ? quant_vector(f, block + h * kindred_half_bytes(f), (int)t, byte)
+                            : load_bytes(&chunk->unpacked->quants[b][t][h][byte]);
+      }
+      UNROLL for (size_t i = 0; i < columns; i++) {
+        vi quads = quad(rows->quants[i] + b * KINDRED_BLOCK + 4 * t);
+        UNROLL for (size_t v = 0; v < TILE_VECTORS; v++)
+          partials[i][v] = dot(f.low_bits + f.high_bits, partials[i][v], weights[v], quads);
+      }
+    }
+    UNROLL for (size_t i = 0; i < columns; i++) {
+      UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) dots[i][v] = finish(dots[i][v], partials[i][v]);
+    }
+  }
+}
+
+/// Scales and minimums of the tile's weight rows for group `g` of block `b`.
+INLINE void group_scales(kindred_format f, bool direct, const panel_chunk *chunk, size_t b, size_t g, size_t half, vf *scales,
+                         vf *minimums) {
+  const size_t groups = KINDRED_BLOCK / f.scale_columns;
+  const uint8_t *line = chunk->packed + b * kindred_block_bytes(f) + 2 * kindred_half_bytes(f);
+  UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) {
+    size_t row = half * KINDRED_HALF_ROWS + v * LANES;
+    if (direct) {
+      row_scales(f, chunk->header, line, g, row, &scales[v], &minimums[v]);
+    } else {
+      scales[v] = load(&chunk->unpacked->scales[b * groups + g][row]);
+      minimums[v] = f.minimum ? load(&chunk->unpacked->minimums[b * groups + g][row]) : (vf)0;
+    }
+  }
+}
+
+/// Adds the product of a tile of rows with the tile's weight rows, over one chunk, to `sums`.
+INLINE void multiply_tile(size_t columns, kindred_format f, bool direct, const panel_chunk *chunk, size_t half,
+                          const tile_rows *rows, size_t count, float *sums) {
+  const size_t groups = KINDRED_BLOCK / f.scale_columns;
+  vf totals[LARGEST_TILE][TILE_VECTORS];
+  UNROLL for (size_t i = 0; i < columns; i++) {
+    UNROLL for (size_t v = 0; v < TILE_VECTORS; v++)
+      totals[i][v] = load(sums + (i < count ? i : 0) * KINDRED_PANEL_ROWS + v * LANES);
+  }
+  for (size_t b = 0; b < chunk->blocks; b++) {
+    if (direct) {
+      const uint8_t *ahead = chunk->packed + b * kindred_block_bytes(f) + PREFETCH_AHEAD;
+      const size_t bytes = TILE_HALVES == HALVES ? kindred_block_bytes(f) : kindred_block_bytes(f) / HALVES;
+      UNROLL for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(ahead + half * bytes + i);
+    }
+    UNROLL for (size_t g = 0; g < groups; g++) {
+      vi dots[LARGEST_TILE][TILE_VECTORS];
+      vf scales[TILE_VECTORS], minimums[TILE_VECTORS];
+      UNROLL for (size_t i = 0; i < columns; i++) {
+        vi start = f.minimum || f.offset == 0 ? (vi)0 : (vi)rows->corrections.starts[i][b * groups + g];
+        UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) dots[i][v] = start;
+      }
+      const size_t steps = KINDRED_BLOCK_VECTORS / groups;
+      dot_group(columns, f, direct, chunk, b, half, g * steps, steps, rows, dots);
+      group_scales(f, direct, chunk, b, g, half, scales, minimums);
+      UNROLL for (size_t i = 0; i < columns; i++) {
+        vf scale = (vf)rows->scales[i][b];
+        UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) {
+          vf product = __builtin_convertvector(dots[i][v], vf);
+          if (f.minimum)
+            product = fused(product, scales[v], minimums[v] * (vf)rows->corrections.sums[i][b * groups + g]);
+          else product *= scales[v];
+          totals[i][v] = fused(product, scale, totals[i][v]);
+        }
+      }
+    }
+  }
+  UNROLL for (size_t i = 0; i < columns; i++) {
+    if (i < count) {
+      UNROLL for (size_t v = 0; v < TILE_VECTORS; v++)
+        store(sums + i * KINDRED_PANEL_ROWS + v * LANES, totals[i][v]);
+    }
+  }
+}
+
+/// One tile of rows, against all weight rows of a panel's chunk.
+INLINE void multiply_tiles(size_t columns, kindred_format f, bool direct, const panel_chunk *chunk, const row_block *block,
+                           size_t first, size_t count) {
+  tile_rows rows;
+  const kindred_activations *a = block->a;
+  UNROLL for (size_t i = 0; i < columns; i++) {
+    size_t row = block->first + first + (i < count ? i : 0);
+    rows.quants[i] = a->quants + row * block->padded + chunk->first_block * KINDRED_BLOCK;
+    rows.scales[i] = a->scales + row * (block->padded / KINDRED_ACTIVATION_BLOCK) + chunk->first_block;
+    const int32_t *sums = a->sums + row * (block->padded / 16) + chunk->first_block * BLOCK_GROUPS;
+    if (chunk->blocks == KINDRED_CHUNK_BLOCKS)
+      correct(f, i, sums, KINDRED_CHUNK_BLOCKS * (KINDRED_BLOCK / f.scale_columns), &rows.corrections);
+    else correct(f, i, sums, chunk->blocks * (KINDRED_BLOCK / f.scale_columns), &rows.corrections);
+  }
+  for (size_t half = 0; half < HALVES; half += TILE_HALVES)
+    multiply_tile(columns, f, direct, chunk, half, &rows, count,
+                  block->sums + first * KINDRED_PANEL_ROWS + half * KINDRED_HALF_ROWS);
+}
+
+/// All rows of a block with one panel. A call of few rows reads the panel directly, others unpack it first.
+INLINE void multiply_panel_as(kindred_format f, const uint8_t *panel, const row_block *block) {
+  const bool few = block->rows <= LARGEST_TILE;
+  unpacked_chunk unpacked;
+  size_t blocks = block->a->columns / KINDRED_BLOCK;
+  for (size_t first_block = 0; first_block < blocks; first_block += KINDRED_CHUNK_BLOCKS) {
+    panel_chunk chunk = {
+        .header = panel,
+        .packed = panel + kindred_header_bytes(f),
+        .unpacked = &unpacked,
+        .blocks = smaller(KINDRED_CHUNK_BLOCKS, blocks - first_block),
+        .first_block = first_block,
+    };
+    panel = chunk.packed + chunk.blocks * kindred_block_bytes(f);
+    if (few) {
+      WITH_TILE(block->rows, multiply_tiles, f, true, &chunk, block, 0, block->rows);
+      continue;
+    }
+    unpack_chunk(f, chunk, &unpacked);
+    for (size_t line = 0; line < (size_t)(panel - chunk.header); line += 64) __builtin_prefetch(panel + line);
+    for (size_t row = 0; row < block->rows; row += LARGEST_TILE) {
+      size_t count = smaller(LARGEST_TILE, block->rows - row);
+      WITH_TILE(count, multiply_tiles, f, false, &chunk, block, row, count);
+    }
+  }
+}
+
+static void multiply_panel(kindred_type type, const uint8_t *panel, const row_block *block) {
+  switch (type) {
+#define FORMAT(type) \
+  case type: multiply_panel_as(kindred_format_of(type), panel, block); break
+    FORMAT(KINDRED_Q4_0);
+    FORMAT(KINDRED_Q4_1);
+    FORMAT(KINDRED_Q5_0);
+    FORMAT(KINDRED_Q5_1);
+    FORMAT(KINDRED_Q8_0);
+    FORMAT(KINDRED_Q2_K);
+    FORMAT(KINDRED_Q3_K);
+    FORMAT(KINDRED_Q4_K);
+    FORMAT(KINDRED_Q5_K);
+    FORMAT(KINDRED_Q6_K);
+#undef FORMAT
+  default: break;
+  }
+}
+
+/// The panels of a product with quantised weights.
+static void multiply_quantised_panels(kindred_type type, const product *p) {
+  float sums[BLOCK_ROWS * KINDRED_PANEL_ROWS];
+  size_t panel_bytes = kindred_panel_bytes(type, p->a->columns);
+  row_block block = {p->a, (p->a->columns + 63) / 64 * 64, 0, 0, sums};
+  for (size_t panel = p->panel_begin; panel < p->panel_end; panel++)
+    for (block.first = 0; block.first < p->a_rows; block.first += BLOCK_ROWS) {
+      block.rows = smaller(BLOCK_ROWS, p->a_rows - block.first);
+      __builtin_memset(sums, 0, block.rows * KINDRED_PANEL_ROWS * sizeof *sums);
+      multiply_panel(type, p->panels + panel * panel_bytes, &block);
+      for (size_t i = 0; i < block.rows; i++)
+        for (size_t r = 0; r < KINDRED_PANEL_ROWS; r += LANES)
+          write_out(p, block.first + i, panel * KINDRED_PANEL_ROWS + r, load(sums + i * KINDRED_PANEL_ROWS + r));
+    }
+}
+
+static void multiply(kindred_type type, const void *panels, size_t panel_begin, size_t panel_end, size_t rows,
+                     const kindred_activations *a, size_t a_rows, const float *bias, bool accumulate, float *out,
+                     size_t out_stride) {
+  product p = {panels, panel_begin, panel_end, rows, a, a_rows, bias, accumulate, out, out_stride};
+  switch (type) {
+  case KINDRED_F32: multiply_dense(KINDRED_F32, &p); break;
+  case KINDRED_F16: multiply_dense(KINDRED_F16, &p); break;
+  case KINDRED_BF16: multiply_dense(KINDRED_BF16, &p); break;
+  default: multiply_quantised_panels(type, &p);
+  }
+}
+
+#endif
