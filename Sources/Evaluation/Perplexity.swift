@@ -36,14 +36,14 @@ public struct PerplexityOptions: Sendable, Hashable {
   }
 
   /// The windows of a text of `count` tokens. A last window that is not full is left out, unless it is the only one.
-  func windows(count: Int) -> [Range<Int>] {
+  package func windows(count: Int) -> [Range<Int>] {
     guard count > context else { return count > scoreFrom ? [0..<count] : [] }
     let starts = Swift.stride(from: 0, through: count - context, by: stride)
     return starts.prefix(maxWindows ?? .max).map { $0..<$0 + context }
   }
 
   /// The indices in window `number` whose tokens are scored: none twice where windows overlap.
-  func scored(inWindow number: Int, length: Int) -> Range<Int> {
+  package func scored(inWindow number: Int, length: Int) -> Range<Int> {
     let first = number == 0 ? scoreFrom : max(scoreFrom, context - stride)
     return min(first, length)..<length
   }
@@ -206,12 +206,12 @@ public struct PerplexityEvaluation<B: Backend> {
 }
 
 /// One row of logits as a distribution.
-struct Prediction {
+package struct Prediction {
   private let logits: [Float]
   private let logSumExp: Double
-  let mostLikely: Int32
+  package let mostLikely: Int32
 
-  init(logits: [Float]) {
+  package init(logits: [Float]) {
     self.logits = logits
     mostLikely = Sampler.mostLikely(logits)
     let maximum = logits[Int(mostLikely)]
@@ -219,10 +219,10 @@ struct Prediction {
   }
 
   /// Nats.
-  func logProbability(_ token: Int32) -> Double { Double(logits[Int(token)]) - logSumExp }
+  package func logProbability(_ token: Int32) -> Double { Double(logits[Int(token)]) - logSumExp }
 
   /// KL(self ‖ other) in nats.
-  func divergence(to other: Prediction) -> Double {
+  package func divergence(to other: Prediction) -> Double {
     var sum = 0.0
     for (own, others) in zip(logits, other.logits) {
       let logProbability = Float(Double(own) - logSumExp)

@@ -83,7 +83,7 @@ struct PairMerger {
     guard found != .max else { return }
     heap.append(
       Candidate(
-        order: found >> 32 << 32 | UInt64(left), result: Int32(bitPattern: UInt32(truncatingIfNeeded: found)),
+        order: found & ~0xFFFF_FFFF | UInt64(left), result: Int32(bitPattern: UInt32(truncatingIfNeeded: found)),
         left: symbols[Int(left)], right: symbols[Int(right)], rightIndex: right))
     var child = heap.count - 1
     while child > 0, heap[child].order < heap[(child - 1) / 2].order {
