@@ -79,6 +79,13 @@ typedef struct {
   const int32_t *sums;    // [rows, padded / 16], the sum of each 16 quants
 } kindred_activations;
 
+/// rest[k] = x[k] − scales[k / 32] · quants[k] over `count` values: what quantisation has left. `rest` may be x.
+void kindred_residual(const float *x, size_t count, const int8_t *quants, const float *scales, float *rest);
+
+/// out[r] (+)= first[r] + second[r] + bias[r] over `count` values; `bias` may be NULL.
+void kindred_add_planes(const float *first, const float *second, const float *bias, bool accumulate, size_t count,
+                        float *out);
+
 // MARK: The kernels of one instruction set
 
 typedef struct {
