@@ -5,8 +5,8 @@ import PackageDescription
 // user's whole package graph. Targets stand in import order: each may import only targets above it.
 
 /// A Swift target of this package: `Sources/<name>`, module `Kindred<name>`.
-func module(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-  .target(name: "Kindred\(name)", dependencies: dependencies, path: "Sources/\(name)")
+func module(_ name: String, exclude: [String] = [], _ dependencies: [Target.Dependency]) -> Target {
+  .target(name: "Kindred\(name)", dependencies: dependencies, path: "Sources/\(name)", exclude: exclude)
 }
 
 /// The tests of one module: `Tests/<name>Tests`, with the fixtures beside them and the `script` that made these.
@@ -43,7 +43,9 @@ let package = Package(
         .product(name: "NIOHTTP1", package: "swift-nio"),
         .product(name: "NIOPosix", package: "swift-nio"),
       ]),
-    module("Tokenization", ["KindredModelFiles"]),
+    .systemLibrary(
+      name: "CPCRE2", path: "Sources/CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
+    module("Tokenization", exclude: ["make_unicode_classes.py"], ["KindredModelFiles", "CPCRE2"]),
     module("KVStore", ["KindredCompute"]),
     module("Attention", ["KindredKVStore"]),
     module("Transformer", ["KindredAttention", "KindredModelFiles"]),
