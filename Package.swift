@@ -9,11 +9,14 @@ func module(_ name: String, exclude: [String] = [], _ dependencies: [Target.Depe
   .target(name: "Kindred\(name)", dependencies: dependencies, path: "Sources/\(name)", exclude: exclude)
 }
 
-/// The tests of one module: `Tests/<name>Tests`, with the fixtures beside them and the `script` that made these.
-func tests(of name: String, script: String? = nil, _ dependencies: [Target.Dependency]) -> Target {
+/// The tests of one module: `Tests/<name>Tests`, with the fixtures beside them and the `script` that made
+/// these; `exclude` names further scripts.
+func tests(
+  of name: String, script: String? = nil, exclude: [String] = [], _ dependencies: [Target.Dependency]
+) -> Target {
   .testTarget(
     name: "Kindred\(name)Tests", dependencies: dependencies, path: "Tests/\(name)Tests",
-    exclude: script.map { [$0] } ?? [], resources: script == nil ? [] : [.copy("Fixtures")])
+    exclude: exclude + (script.map { [$0] } ?? []), resources: script == nil ? [] : [.copy("Fixtures")])
 }
 
 let package = Package(

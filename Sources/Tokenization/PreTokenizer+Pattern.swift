@@ -33,9 +33,9 @@ public final class CompiledPattern: Sendable {
     }
   }
 
-  /// Calls `body` with each match and with what lies between two. A byte that is not UTF-8 is a word, before and
-  /// after which the text is matched apart. Where PCRE2 gives up (its limit of backtracking), the rest of the
-  /// text is one word.
+  /// Calls `body` with each match and with what lies between two. A byte that is not UTF-8 is a word, before
+  /// and after which the text is matched apart. Where PCRE2 gives up (its limit of backtracking), the rest of
+  /// the text is one word.
   func forEachWord(in text: UnsafeBufferPointer<UInt8>, _ body: (Range<Int>) -> Void) {
     guard let found = pcre2_match_data_create_8(1, nil) else { return body(0..<text.count) }
     defer { pcre2_match_data_free_8(found) }

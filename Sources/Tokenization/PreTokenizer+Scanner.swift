@@ -1,6 +1,6 @@
 // The pre-tokenisers of the Qwen2, Llama 3, GPT-2 and SmolLM families in one pass over UTF-8. Each word-end
-// function follows the alternatives of its regular expression in their order; `PreTokenizerTests` compares the
-// words with those of PyPI `tokenizers`.
+// function follows the alternatives of its regular expression in their order; `PreTokenizerTests` compares
+// the words with those of PyPI `tokenizers`.
 
 /// Finds word ends in `text[..<end]`.
 struct WordScanner {
@@ -10,7 +10,7 @@ struct WordScanner {
   /// Where the text ends for the scanner.
   var end: Int
 
-  /// Calls `body` with each word of `text[start..<end]`; `wordEnd` must return more than the index it is given.
+  /// Calls `body` with each word of `text[start..<end]`; `wordEnd` must return more than its argument.
   @inline(__always)
   func forEachWord(
     from start: Int, _ body: (Range<Int>) -> Void, wordEnd: (borrowing WordScanner, Int) -> Int
@@ -166,7 +166,7 @@ struct WordScanner {
       guard text[next] & 0xC0 == 0x80 else { return (UnicodeClass.symbol, index + 1) }
       scalar = scalar << 6 | Int(text[next] & 0x3F)
     }
-    // Shorter forms exist below these limits; `Unicode.Scalar` refuses surrogates and what lies beyond Unicode.
+    // Shorter forms exist below these limits; `Unicode.Scalar` refuses surrogates and what is beyond Unicode.
     let least = length == 4 ? 0x10000 : length == 3 ? 0x800 : 0x80
     guard scalar >= least, Unicode.Scalar(UInt32(scalar)) != nil else {
       return (UnicodeClass.symbol, index + 1)

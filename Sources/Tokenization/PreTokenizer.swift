@@ -1,7 +1,7 @@
 // How text is cut into words before byte-pair merging. The published pre-tokenisers of the Qwen2, Llama 3,
 // GPT-2 and SmolLM families are hand-written scanners (`PreTokenizer+Scanner.swift`); PCRE2 runs any other
-// regular expression (`PreTokenizer+Pattern.swift`). The reference is PyPI `tokenizers`, which runs all of them
-// in Oniguruma.
+// regular expression (`PreTokenizer+Pattern.swift`). The reference is PyPI `tokenizers`, whose regular
+// expressions Oniguruma runs.
 
 /// How text is cut into words before byte-pair merging.
 public enum PreTokenizer: Sendable {
@@ -18,19 +18,22 @@ public enum PreTokenizer: Sendable {
   /// The whole text is one word.
   case none
 
-  /// The pre-tokeniser that `tokenizer.ggml.pre` of a GGUF file names, or nil for an unknown name.
+  /// The values of `tokenizer.ggml.pre` that are known.
+  public static var ggufNames: [String] { byGGUFName.map(\.name) }
+
+  private static let byGGUFName: [(name: String, preTokenizer: PreTokenizer)] = [
+    ("qwen2", .qwen2), ("llama-bpe", .llama3), ("llama3", .llama3), ("llama-v3", .llama3),
+    ("gpt-2", .gpt2), ("gpt2", .gpt2), ("smollm", .smollm),
+  ]
+
+  /// The pre-tokeniser that `tokenizer.ggml.pre` of a GGUF file names, or nil if it is none of ``ggufNames``.
   public init?(ggufName: String) {
-    switch ggufName {
-    case "qwen2": self = .qwen2
-    case "llama-bpe", "llama3", "llama-v3": self = .llama3
-    case "gpt-2", "gpt2": self = .gpt2
-    case "smollm": self = .smollm
-    default: return nil
-    }
+    guard let known = Self.byGGUFName.first(where: { $0.name == ggufName }) else { return nil }
+    self = known.preTokenizer
   }
 
-  /// The pre-tokeniser for a regular expression of a `tokenizer.json`: a scanner for exactly the published ones,
-  /// PCRE2 for all others. Throws where PCRE2 cannot compile the expression.
+  /// The pre-tokeniser for a regular expression of a `tokenizer.json`: a scanner for exactly the published
+  /// ones, PCRE2 for all others. Throws where PCRE2 cannot compile the expression.
   public init(pattern: String) throws(PreTokenizerError) {
     switch pattern {
     case Self.qwen2Pattern: self = .qwen2
@@ -41,8 +44,8 @@ public enum PreTokenizer: Sendable {
   }
 
   /// Calls `body` with the byte range of each word of UTF-8 text, in order; together they cover the text, for
-  /// what lies between two matches of a regular expression is a word, too. A byte that is not UTF-8 counts as a
-  /// symbol.
+  /// what lies between two matches of a regular expression is a word, too. A byte that is not UTF-8 counts as
+  /// a symbol.
   public func forEachWord(in text: UnsafeBufferPointer<UInt8>, _ body: (Range<Int>) -> Void) {
     guard !text.isEmpty else { return }
     switch self {

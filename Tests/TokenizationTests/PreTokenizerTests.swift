@@ -90,7 +90,8 @@ struct ExpectedWords: Decodable {
     }
   }
 
-  @Test func unknownNamesAreRefused() {
+  @Test func onlyKnownNamesAreAccepted() {
+    for name in PreTokenizer.ggufNames { #expect(PreTokenizer(ggufName: name) != nil) }
     #expect(PreTokenizer(ggufName: "default") == nil)
     #expect(PreTokenizer(ggufName: "") == nil)
   }
