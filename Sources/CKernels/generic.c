@@ -1,5 +1,6 @@
 // The kernels in plain C: for machines without a better instruction set, and the twin that the others are tested
-// against. Written for clarity, with loops that a compiler can vectorise.
+// against. Written for clarity, with loops that a compiler can vectorise: a product unpacks 32 columns of a panel to
+// float and multiplies them, quantised or not, by the activations as float.
 #include <math.h>
 #include <string.h>
 
@@ -11,38 +12,20 @@ enum {
   PAGE = KINDRED_PAGE_POSITIONS,
   /// Activation rows that share one unpacked block of weights.
   TILE_ROWS = 64,
-  /// Columns that share a scale at the finest; coarser formats repeat it.
-  GROUP = 16,
-  GROUPS = KINDRED_BLOCK / GROUP,
 };
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-// MARK: Products with quantised weights
+// MARK: Weights as float
 
-/// One unpacked block: weight [k][row] = scales[k / 16][row] · quants[k][row] + minimums[k / 16][row].
-typedef struct {
-  int8_t quants[KINDRED_BLOCK][KINDRED_PANEL_ROWS];
-  float scales[GROUPS][KINDRED_PANEL_ROWS];
-  float minimums[GROUPS][KINDRED_PANEL_ROWS];
-} unpacked_block;
+/// One block of 32 columns of a panel as float, [column][row].
+typedef float weight_block[KINDRED_BLOCK][KINDRED_PANEL_ROWS];
 
-/// Quant `byte` of vector `t`, from a plane of `bits` bits.
-static int plane_bits(const uint8_t *plane, int bits, int t, size_t byte) {
-  return plane[(size_t)(t % bits) * KINDRED_VECTOR_BYTES + byte] >> bits * (t / bits) & ((1 << bits) - 1);
-}
-
-static void unpack_quants(kindred_format f, const uint8_t *block, unpacked_block *u) {
-  for (size_t row = 0; row < KINDRED_PANEL_ROWS; row++) {
-    const uint8_t *low = block + row / KINDRED_HALF_ROWS * kindred_half_bytes(f);
-    const uint8_t *high = low + (size_t)f.low_bits * KINDRED_VECTOR_BYTES;
-    for (size_t k = 0; k < KINDRED_BLOCK; k++) {
-      size_t byte = row % KINDRED_HALF_ROWS * 4 + k % 4;
-      int quant = plane_bits(low, f.low_bits, (int)k / 4, byte);
-      if (f.high_bits > 0) quant |= plane_bits(high, f.high_bits, (int)k / 4, byte) << f.low_bits;
-      u->quants[k][row] = (int8_t)(quant - f.offset);
-    }
-  }
+/// Adds vector `t` of a plane of `bits` bits, moved up by `up`.
+static void add_plane(const uint8_t *plane, int bits, int up, int t, uint8_t *vector) {
+  const uint8_t *bytes = plane + (size_t)(t % bits) * KINDRED_VECTOR_BYTES;
+  int down = bits * (t / bits), mask = (1 << bits) - 1;
+  for (size_t i = 0; i < KINDRED_VECTOR_BYTES; i++) vector[i] += (uint8_t)((bytes[i] >> down & mask) << up);
 }
 
 static float half_at(const uint8_t *line, size_t row) {
@@ -51,50 +34,41 @@ static float half_at(const uint8_t *line, size_t row) {
   return kindred_from_f16(x);
 }
 
-/// `header` holds d and dmin of the superblock, `line` the scales of the block.
-static void unpack_scales(kindred_format f, const uint8_t *header, const uint8_t *line, unpacked_block *u) {
-  for (size_t row = 0; row < KINDRED_PANEL_ROWS; row++)
-    for (size_t g = 0; g < GROUPS; g++) {
-      const uint8_t *first = f.super ? header : line;
-      float d = half_at(first, row);
-      float minimum = f.minimum ? half_at(first + KINDRED_VECTOR_BYTES, row) : 0;
-      uint8_t near = line[(f.scale_columns == 32 ? 0 : g) * KINDRED_PANEL_ROWS + row];
-      uint8_t far = line[KINDRED_PANEL_ROWS + row];
-      bool nibbles = f.scale_columns == 16 && f.minimum;
-      u->scales[g][row] = !f.super ? d : d * (float)(nibbles ? near & 15 : (int8_t)near);
-      u->minimums[g][row] = !f.super ? minimum : -minimum * (float)(nibbles ? near >> 4 : far);
-    }
-}
-
-static void multiply_quantised(kindred_format f, const uint8_t *panel, const kindred_activations *a,
-                               size_t first, size_t rows, float (*sums)[KINDRED_PANEL_ROWS]) {
-  size_t padded = (a->columns + 63) / 64 * 64;
-  const uint8_t *header = panel, *block = panel;
-  for (size_t b = 0; b < a->columns / KINDRED_BLOCK; b++) {
-    if (b % KINDRED_CHUNK_BLOCKS == 0) {
-      header = block;
-      block += kindred_header_bytes(f);
-    }
-    unpacked_block u;
-    unpack_quants(f, block, &u);
-    unpack_scales(f, header, block + 2 * kindred_half_bytes(f), &u);
-    block += kindred_block_bytes(f);
-    for (size_t i = 0; i < rows; i++) {
-      float scale = a->scales[(first + i) * (padded / KINDRED_ACTIVATION_BLOCK) + b];
-      for (size_t g = 0; g < GROUPS; g++) {
-        const int8_t *quants = a->quants + (first + i) * padded + b * KINDRED_BLOCK + g * GROUP;
-        float sum = (float)a->sums[(first + i) * (padded / GROUP) + b * GROUPS + g];
-        int32_t dots[KINDRED_PANEL_ROWS] = {0};
-        for (size_t k = 0; k < GROUP; k++)
-          for (size_t r = 0; r < KINDRED_PANEL_ROWS; r++) dots[r] += quants[k] * u.quants[g * GROUP + k][r];
-        for (size_t r = 0; r < KINDRED_PANEL_ROWS; r++)
-          sums[i][r] += scale * (u.scales[g][r] * (float)dots[r] + u.minimums[g][r] * sum);
-      }
-    }
+/// Scale and minimum of each row, for group `g` of 16 columns. `header` holds d and dmin of the superblock, `line` the
+/// scales of the block.
+static void unpack_scales(kindred_format f, const uint8_t *header, const uint8_t *line, size_t g, float *scales,
+                          float *minimums) {
+  const uint8_t *near = line + (f.scale_columns == 32 ? 0 : g) * KINDRED_PANEL_ROWS;
+  const uint8_t *far = line + KINDRED_PANEL_ROWS;
+  bool nibbles = f.scale_columns == 16 && f.minimum;
+  for (size_t row = 0; row < KINDRED_PANEL_ROWS; row++) {
+    const uint8_t *first = f.super ? header : line;
+    float d = half_at(first, row);
+    float minimum = f.minimum ? half_at(first + KINDRED_VECTOR_BYTES, row) : 0;
+    scales[row] = !f.super ? d : d * (float)(nibbles ? near[row] & 15 : (int8_t)near[row]);
+    minimums[row] = !f.super ? minimum : -minimum * (float)(nibbles ? near[row] >> 4 : far[row]);
   }
 }
 
-// MARK: Products with dense weights
+static void unpack_block(kindred_format f, const uint8_t *header, const uint8_t *block, weight_block weights) {
+  const uint8_t *line = block + 2 * kindred_half_bytes(f);
+  float scales[KINDRED_PANEL_ROWS], minimums[KINDRED_PANEL_ROWS];
+  for (int t = 0; t < KINDRED_BLOCK_VECTORS; t++) {
+    if (t % 4 == 0) unpack_scales(f, header, line, (size_t)t / 4, scales, minimums);
+    for (size_t half = 0; half < KINDRED_PANEL_ROWS / KINDRED_HALF_ROWS; half++) {
+      const uint8_t *low = block + half * kindred_half_bytes(f);
+      uint8_t vector[KINDRED_VECTOR_BYTES] = {0};
+      add_plane(low, f.low_bits, 0, t, vector);
+      if (f.high_bits > 0)
+        add_plane(low + (size_t)f.low_bits * KINDRED_VECTOR_BYTES, f.high_bits, f.low_bits, t, vector);
+      for (size_t k = 0; k < 4; k++)
+        for (size_t r = 0; r < KINDRED_HALF_ROWS; r++) {
+          size_t row = half * KINDRED_HALF_ROWS + r;
+          weights[4 * t + (int)k][row] = scales[row] * (float)(vector[4 * r + k] - f.offset) + minimums[row];
+        }
+    }
+  }
+}
 
 static float element(kindred_type type, const void *base, size_t i) {
   if (type == KINDRED_F32) return ((const float *)base)[i];
@@ -102,15 +76,42 @@ static float element(kindred_type type, const void *base, size_t i) {
   return type == KINDRED_F16 ? kindred_from_f16(x) : kindred_from_bf16(x);
 }
 
-static void multiply_dense(kindred_type type, const void *panel, const kindred_activations *a, size_t first,
+/// The activations of row `i` from column `first` as float: those of a block of quants, or one as it is.
+static void read_activations(const kindred_activations *a, bool quantised, size_t i, size_t first, size_t columns,
+                             float *values) {
+  size_t padded = (a->columns + 63) / 64 * 64;
+  float scale = quantised ? a->scales[(i * padded + first) / KINDRED_ACTIVATION_BLOCK] : 1;
+  for (size_t k = 0; k < columns; k++)
+    values[k] = quantised ? scale * (float)a->quants[i * padded + first + k] : a->values[i * a->columns + first + k];
+}
+
+/// Sums of a tile of activation rows with one panel, [rows][32], in rising order of columns.
+static void multiply_panel(kindred_type type, const uint8_t *panel, const kindred_activations *a, size_t first,
                            size_t rows, float (*sums)[KINDRED_PANEL_ROWS]) {
-  for (size_t k = 0; k < a->columns; k++) {
-    float weights[KINDRED_PANEL_ROWS];
-    for (size_t r = 0; r < KINDRED_PANEL_ROWS; r++)
-      weights[r] = element(type, panel, k * KINDRED_PANEL_ROWS + r);
+  kindred_format f = kindred_format_of(type);
+  bool quantised = f.low_bits > 0;
+  const uint8_t *header = panel, *block = panel;
+  memset(sums, 0, rows * sizeof *sums);
+  for (size_t begin = 0; begin < a->columns; begin += KINDRED_BLOCK) {
+    size_t columns = smaller(KINDRED_BLOCK, a->columns - begin);
+    weight_block weights;
+    if (quantised) {
+      if (begin % (KINDRED_BLOCK * KINDRED_CHUNK_BLOCKS) == 0) {
+        header = block;
+        block += kindred_header_bytes(f);
+      }
+      unpack_block(f, header, block, weights);
+      block += kindred_block_bytes(f);
+    } else {
+      for (size_t i = 0; i < columns * KINDRED_PANEL_ROWS; i++)
+        weights[i / KINDRED_PANEL_ROWS][i % KINDRED_PANEL_ROWS] =
+            element(type, panel, begin * KINDRED_PANEL_ROWS + i);
+    }
     for (size_t i = 0; i < rows; i++) {
-      float x = a->values[(first + i) * a->columns + k];
-      for (size_t r = 0; r < KINDRED_PANEL_ROWS; r++) sums[i][r] += x * weights[r];
+      float values[KINDRED_BLOCK];
+      read_activations(a, quantised, first + i, begin, columns, values);
+      for (size_t k = 0; k < columns; k++)
+        for (size_t r = 0; r < KINDRED_PANEL_ROWS; r++) sums[i][r] += values[k] * weights[k][r];
     }
   }
 }
@@ -119,15 +120,11 @@ static void multiply(kindred_type type, const void *panels, size_t panel_begin, 
                      const kindred_activations *a, size_t a_rows, const float *bias, bool accumulate, float *out,
                      size_t out_stride) {
   size_t panel_bytes = kindred_panel_bytes(type, a->columns);
-  kindred_format f = kindred_format_of(type);
-  for (size_t p = panel_begin; p < panel_end; p++) {
-    const uint8_t *panel = (const uint8_t *)panels + p * panel_bytes;
-    size_t row = p * KINDRED_PANEL_ROWS;
+  for (size_t p = panel_begin; p < panel_end; p++)
     for (size_t first = 0; first < a_rows; first += TILE_ROWS) {
-      size_t tile = smaller(TILE_ROWS, a_rows - first);
-      float sums[TILE_ROWS][KINDRED_PANEL_ROWS] = {{0}};
-      if (f.low_bits == 0) multiply_dense(type, panel, a, first, tile, sums);
-      else multiply_quantised(f, panel, a, first, tile, sums);
+      size_t tile = smaller(TILE_ROWS, a_rows - first), row = p * KINDRED_PANEL_ROWS;
+      float sums[TILE_ROWS][KINDRED_PANEL_ROWS];
+      multiply_panel(type, (const uint8_t *)panels + p * panel_bytes, a, first, tile, sums);
       for (size_t i = 0; i < tile; i++)
         for (size_t r = 0; r < KINDRED_PANEL_ROWS && row + r < rows; r++) {
           float *target = out + (first + i) * out_stride + row + r;
@@ -135,7 +132,6 @@ static void multiply(kindred_type type, const void *panels, size_t panel_begin, 
           *target = accumulate ? *target + sum : sum;
         }
     }
-  }
 }
 
 // MARK: Activations
@@ -143,7 +139,7 @@ static void multiply(kindred_type type, const void *panels, size_t panel_begin, 
 static void quantize(const float *x, size_t n, int8_t *quants, float *scales, int32_t *sums) {
   size_t padded = (n + 63) / 64 * 64;
   memset(quants, 0, padded);
-  memset(sums, 0, padded / GROUP * sizeof *sums);
+  memset(sums, 0, padded / 16 * sizeof *sums);
   for (size_t first = 0; first < padded; first += KINDRED_ACTIVATION_BLOCK) {
     float largest = 0;
     for (size_t k = first; k < first + KINDRED_ACTIVATION_BLOCK && k < n; k++)
@@ -155,7 +151,7 @@ static void quantize(const float *x, size_t n, int8_t *quants, float *scales, in
     float inverse = 1 / scale;
     for (size_t k = first; k < first + KINDRED_ACTIVATION_BLOCK && k < n; k++) {
       quants[k] = (int8_t)nearbyintf(x[k] * inverse);
-      sums[k / GROUP] += quants[k];
+      sums[k / 16] += quants[k];
     }
   }
 }

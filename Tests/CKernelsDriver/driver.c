@@ -1,0 +1,226 @@
+// Runs every kernel of every instruction set of this machine over odd sizes and compares it with the generic one.
+//
+// A plain C program, for what the Swift tests cannot have: address and undefined-behaviour sanitizers (sanitize.sh) and
+// an emulated processor (neon.sh). Buffers are allocated to the byte, so that a sanitizer sees any step beyond them.
+#define _GNU_SOURCE  // for posix_memalign()
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "CKindredKernels.h"
+
+static int failures = 0;
+
+static uint32_t random_bits(void) {
+  static uint64_t state = 1;
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return (uint32_t)(state >> 32);
+}
+
+static float random_float(void) { return (float)random_bits() * 0x1p-31f - 1; }
+
+static void *allocate(size_t bytes) {
+  void *p = NULL;
+  if (posix_memalign(&p, 64, bytes) != 0) abort();
+  return p;
+}
+
+static float *random_floats(size_t count) {
+  float *p = allocate(count * sizeof *p);
+  for (size_t i = 0; i < count; i++) p[i] = random_float();
+  return p;
+}
+
+/// Compares with what the generic kernel gave; `tolerance` is absolute, beside 1e-6 of the value.
+static void compare(const char *what, size_t size, const float *found, const float *expected, size_t count,
+                    float tolerance) {
+  for (size_t i = 0; i < count; i++) {
+    if (fabsf(found[i] - expected[i]) <= tolerance + 1e-6f * fabsf(expected[i])) continue;
+    if (found[i] == expected[i] || (isnan(found[i]) && isnan(expected[i]))) continue;  // infinities too
+    printf("%s of %zu: element %zu is %g, generic %g\n", what, size, i, (double)found[i], (double)expected[i]);
+    failures++;
+    return;
+  }
+}
+
+// MARK: Products
+
+typedef struct {
+  kindred_type type;
+  size_t block_columns, block_bytes, factors[2];
+} layout;
+
+static const layout layouts[] = {
+    {KINDRED_F32, 1, 4, {9999, 9999}},    {KINDRED_F16, 1, 2, {0, 9999}},     {KINDRED_BF16, 1, 2, {0, 9999}},
+    {KINDRED_Q4_0, 32, 18, {0, 9999}},    {KINDRED_Q4_1, 32, 20, {0, 2}},     {KINDRED_Q5_0, 32, 22, {0, 9999}},
+    {KINDRED_Q5_1, 32, 24, {0, 2}},       {KINDRED_Q8_0, 32, 34, {0, 9999}},  {KINDRED_Q2_K, 256, 84, {80, 82}},
+    {KINDRED_Q3_K, 256, 110, {108, 9999}}, {KINDRED_Q4_K, 256, 144, {0, 2}},  {KINDRED_Q5_K, 256, 176, {0, 2}},
+    {KINDRED_Q6_K, 256, 210, {208, 9999}},
+};
+
+static uint8_t *random_weights(layout l, size_t bytes) {
+  uint8_t *source = allocate(bytes);
+  for (size_t i = 0; i < bytes; i++) source[i] = (uint8_t)random_bits();
+  for (size_t start = 0; start < bytes; start += l.block_bytes) {
+    if (l.type == KINDRED_F32) {
+      float x = random_float();
+      memcpy(source + start, &x, sizeof x);
+    }
+    for (int i = 0; i < 2; i++)
+      if (l.factors[i] != 9999) {
+        uint8_t *high = source + start + l.factors[i] + 1;
+        *high = l.type == KINDRED_BF16 ? (*high & 0x81) | 0x3c : (*high & 0x87) | 0x1c;
+      }
+  }
+  return source;
+}
+
+static kindred_activations quantized(const kindred_kernels *k, const float *values, size_t rows, size_t columns) {
+  size_t padded = (columns + 63) / 64 * 64;
+  int8_t *quants = allocate(rows * padded);
+  float *scales = allocate(rows * padded / 32 * sizeof *scales);
+  int32_t *sums = allocate(rows * padded / 16 * sizeof *sums);
+  for (size_t i = 0; i < rows; i++)
+    k->quantize(values + i * columns, columns, quants + i * padded, scales + i * padded / 32,
+                sums + i * padded / 16);
+  return (kindred_activations){columns, values, quants, scales, sums};
+}
+
+static void check_multiply(const kindred_kernels *k, const kindred_kernels *generic, layout l, size_t columns,
+                           size_t rows, size_t a_rows) {
+  size_t row_bytes = columns / l.block_columns * l.block_bytes, panels = (rows + 31) / 32;
+  size_t panel_bytes = kindred_panel_bytes(l.type, columns);
+  uint8_t *source = random_weights(l, rows * row_bytes), *packed = allocate(panels * panel_bytes);
+  for (size_t p = 0; p < panels; p++) {
+    size_t left = rows - p * 32;
+    kindred_pack_panel(l.type, source + p * 32 * row_bytes, left < 32 ? left : 32, columns, packed + p * panel_bytes);
+  }
+  float *values = random_floats(a_rows * columns), *bias = random_floats(rows);
+  kindred_activations a = quantized(k, values, a_rows, columns), b = quantized(generic, values, a_rows, columns);
+  float *found = random_floats(a_rows * rows), *expected = allocate(a_rows * rows * sizeof *expected);
+  memcpy(expected, found, a_rows * rows * sizeof *expected);
+  k->multiply(l.type, packed, 0, panels, rows, &a, a_rows, bias, true, found, rows);
+  generic->multiply(l.type, packed, 0, panels, rows, &b, a_rows, bias, true, expected, rows);
+  compare("multiply", (size_t)l.type * 1000000 + columns * 1000 + a_rows, found, expected, a_rows * rows,
+          2e-5f * sqrtf((float)columns));
+  void *all[] = {source, packed, values, bias, found, expected, (void *)a.quants, (void *)a.scales, (void *)a.sums,
+                 (void *)b.quants, (void *)b.scales, (void *)b.sums};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+}
+
+static void check_multiplies(const kindred_kernels *k, const kindred_kernels *generic) {
+  const size_t a_rows[] = {1, 2, 3, 4, 5, 6, 7, 9, 13, 33};
+  for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++)
+    for (size_t j = 0; j < sizeof a_rows / sizeof *a_rows; j++) {
+      size_t unit = layouts[i].block_columns;
+      check_multiply(k, generic, layouts[i], unit == 1 ? 17 : unit * 3, 33, a_rows[j]);
+      check_multiply(k, generic, layouts[i], unit == 1 ? 64 : unit == 32 ? 320 : 256, 100, a_rows[j]);
+    }
+  check_multiply(k, generic, layouts[3], 32, 1, 520);
+}
+
+// MARK: Rows
+
+static void check_row(const kindred_kernels *k, const kindred_kernels *generic, size_t n) {
+  float *x = random_floats(n), *y = random_floats(n), *found = allocate(n * sizeof *found);
+  float *expected = allocate(n * sizeof *expected);
+  k->rms_norm(x, y, 1e-5f, n, found);
+  generic->rms_norm(x, y, 1e-5f, n, expected);
+  compare("rms_norm", n, found, expected, n, 1e-6f);
+  k->silu_multiply(x, y, n, found);
+  generic->silu_multiply(x, y, n, expected);
+  compare("silu_multiply", n, found, expected, n, 1e-7f);
+  k->scale(found, n, 0.7f);
+  generic->scale(expected, n, 0.7f);
+  compare("scale", n, found, expected, n, 1e-7f);
+  for (int interleaved = 0; interleaved < 2; interleaved++) {
+    k->rotate(found, n / 2 * 2, x, y, interleaved);
+    generic->rotate(expected, n / 2 * 2, x, y, interleaved);
+    compare("rotate", n, found, expected, n / 2 * 2, 1e-6f);
+  }
+  const float bad[] = {INFINITY, NAN, 1e-40f, -3e38f};
+  for (int i = 0; i < 5; i++) {
+    if (i > 0) x[n / 2] = bad[i - 1];
+    kindred_activations a = quantized(k, x, 1, n), b = quantized(generic, x, 1, n);
+    size_t padded = (n + 63) / 64 * 64;
+    compare("scales", n, a.scales, b.scales, padded / 32, 0);
+    if (memcmp(a.quants, b.quants, padded) != 0 || memcmp(a.sums, b.sums, padded / 4) != 0) {
+      printf("quantize of %zu differs\n", n);
+      failures++;
+    }
+    void *all[] = {(void *)a.quants, (void *)a.scales, (void *)a.sums,
+                   (void *)b.quants, (void *)b.scales, (void *)b.sums};
+    for (size_t j = 0; j < sizeof all / sizeof *all; j++) free(all[j]);
+  }
+  free(x), free(y), free(found), free(expected);
+}
+
+// MARK: Attention
+
+static void check_attention(const kindred_kernels *k, const kindred_kernels *generic, kindred_type type, size_t d,
+                            size_t m, size_t count) {
+  size_t page_bytes = KINDRED_PAGE_POSITIONS * d * (type == KINDRED_F32 ? 4 : 2);
+  uint8_t *pages[4];
+  for (int i = 0; i < 4; i++) pages[i] = memset(allocate(page_bytes), 0, page_bytes);
+  float *x = random_floats(d), *q = random_floats(m * d);
+  for (size_t slot = 0; slot < KINDRED_PAGE_POSITIONS; slot++) {
+    for (size_t c = 0; c < d; c++) x[c] = random_float();
+    k->store_key(type, x, d, slot, pages[0]);
+    generic->store_key(type, x, d, slot, pages[1]);
+    k->store_value(type, x, d, slot, pages[2]);
+    generic->store_value(type, x, d, slot, pages[3]);
+  }
+  if (memcmp(pages[0], pages[1], page_bytes) != 0 || memcmp(pages[2], pages[3], page_bytes) != 0) {
+    printf("stored keys or values of %zu differ\n", d);
+    failures++;
+  }
+  float *s = random_floats(m * 64), *t = allocate(m * 64 * sizeof *t), *o = random_floats(m * d);
+  float *u = allocate(m * d * sizeof *u);
+  memcpy(t, s, m * 64 * sizeof *t);
+  memcpy(u, o, m * d * sizeof *u);
+  k->scores(type, q, d, m, d, pages[0], count, 0.3f, s);
+  generic->scores(type, q, d, m, d, pages[1], count, 0.3f, t);
+  for (size_t i = 0; i < m; i++) {
+    compare("scores", d, s + i * 64, t + i * 64, count, 1e-5f);
+    float most[2] = {-INFINITY, -INFINITY}, sums[2] = {0, 0};
+    float f = k->softmax_step(s + i * 64, count, &most[0], &sums[0]);
+    float g = generic->softmax_step(t + i * 64, count, &most[1], &sums[1]);
+    compare("softmax factor", count, &f, &g, 1, 0);
+    compare("softmax sum", count, &sums[0], &sums[1], 1, 1e-4f);
+    compare("softmax", count, s + i * 64, t + i * 64, 64, 1e-5f);
+    k->exp_shifted(s + i * 64, count, 1.5f);
+    generic->exp_shifted(t + i * 64, count, 1.5f);
+    compare("exp_shifted", count, s + i * 64, t + i * 64, 64, 1e-5f);
+  }
+  k->accumulate(type, s, m, pages[2], count, d, o, d);
+  generic->accumulate(type, t, m, pages[3], count, d, u, d);
+  compare("accumulate", d, o, u, m * d, 1e-4f);
+  for (int i = 0; i < 4; i++) free(pages[i]);
+  free(x), free(q), free(s), free(t), free(o), free(u);
+}
+
+static void check_attentions(const kindred_kernels *k, const kindred_kernels *generic) {
+  const kindred_type types[] = {KINDRED_F32, KINDRED_F16, KINDRED_BF16};
+  const size_t sizes[] = {1, 15, 20, 48, 64, 100, 128}, batches[] = {1, 2, 3, 4, 5, 6, 7, 9, 13};
+  const size_t counts[] = {1, 16, 17, 50, 64};
+  for (size_t t = 0; t < 3; t++)
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+      for (size_t j = 0; j < sizeof batches / sizeof *batches; j++)
+        for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
+          check_attention(k, generic, types[t], sizes[i], batches[j], counts[c]);
+}
+
+int main(void) {
+  const kindred_kernels *generic = kindred_kernels_for(KINDRED_ISA_GENERIC);
+  const char *names[] = {"generic", "avx2", "avx512", "neon"};
+  for (int isa = KINDRED_ISA_GENERIC; isa <= KINDRED_ISA_NEON; isa++) {
+    const kindred_kernels *k = kindred_kernels_for((kindred_isa)isa);
+    if (k == NULL) continue;
+    check_multiplies(k, generic);
+    for (size_t n = 1; n <= 132; n++) check_row(k, generic, n);
+    check_attentions(k, generic);
+    printf("%s: %d failures\n", names[isa], failures);
+  }
+  return failures == 0 ? 0 : 1;
+}
