@@ -38,4 +38,4 @@ docs: setup ## build the documentation; warnings are errors
 	  --warnings-as-errors --output-path .build/docs
 
 sanitize: setup ## run the C kernels under the address and undefined-behaviour sanitizers
-	Tests/CKernelsTests/sanitize.sh
+	Tests/CKernelsDriver/sanitize.sh

@@ -9,14 +9,11 @@ func module(_ name: String, exclude: [String] = [], _ dependencies: [Target.Depe
   .target(name: "Kindred\(name)", dependencies: dependencies, path: "Sources/\(name)", exclude: exclude)
 }
 
-/// The tests of one module: `Tests/<name>Tests`, with the fixtures beside them and the `script` that made
-/// these; `exclude` names further scripts.
-func tests(
-  of name: String, script: String? = nil, exclude: [String] = [], _ dependencies: [Target.Dependency]
-) -> Target {
+/// The tests of one module: `Tests/<name>Tests`, with the fixtures beside them and the `scripts` that made these.
+func tests(of name: String, scripts: [String] = [], _ dependencies: [Target.Dependency]) -> Target {
   .testTarget(
-    name: "Kindred\(name)Tests", dependencies: dependencies, path: "Tests/\(name)Tests",
-    exclude: exclude + (script.map { [$0] } ?? []), resources: script == nil ? [] : [.copy("Fixtures")])
+    name: "Kindred\(name)Tests", dependencies: dependencies, path: "Tests/\(name)Tests", exclude: scripts,
+    resources: scripts.isEmpty ? [] : [.copy("Fixtures")])
 }
 
 let package = Package(
@@ -55,7 +52,8 @@ let package = Package(
     module("AttentionMapping", ["KindredTransformer"]),
     module("Generation", ["KindredAttentionMapping", "KindredTokenization"]),
     module("Evaluation", ["KindredGeneration"]),
-    .target(name: "Kindred", dependencies: ["KindredGeneration", "KindredModelStore"], path: "Sources/Kindred"),
+    .target(
+      name: "Kindred", dependencies: ["KindredGeneration", "KindredModelStore"], path: "Sources/Kindred"),
     .executableTarget(
       name: "KindredCLI",
       dependencies: [
@@ -63,7 +61,7 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Sources/CLI"),
-    tests(of: "CKernels", script: "make_fixtures.py", ["CKindredKernels"]),
+    tests(of: "CKernels", scripts: ["make_fixtures.py"], ["CKindredKernels"]),
     tests(
       of: "ModelStore",
       [
@@ -73,13 +71,16 @@ let package = Package(
         .product(name: "NIOPosix", package: "swift-nio"),
       ]),
     tests(of: "Compute", ["KindredCompute"]),
-    tests(of: "ModelFiles", script: "make_fixtures.py", ["KindredModelFiles"]),
+    tests(of: "ModelFiles", scripts: ["make_fixtures.py"], ["KindredModelFiles"]),
+    tests(
+      of: "Tokenization", scripts: ["make_words.py", "make_chat.py", "make_tokenizers.py"],
+      ["KindredTokenization", "KindredModelStore"]),
     tests(of: "KVStore", ["KindredKVStore"]),
     tests(of: "Attention", ["KindredAttention"]),
-    tests(of: "Generation", script: "make_references.py", ["KindredGeneration", "KindredModelStore"]),
+    tests(of: "Generation", scripts: ["make_references.py"], ["KindredGeneration", "KindredModelStore"]),
     tests(of: "Evaluation", ["KindredEvaluation"]),
-    tests(of: "Transformer", script: "make_fixtures.py", ["KindredTransformer"]),
-    tests(of: "AttentionMapping", script: "make_fixtures.py", ["KindredAttentionMapping"]),
+    tests(of: "Transformer", scripts: ["make_fixtures.py"], ["KindredTransformer"]),
+    tests(of: "AttentionMapping", scripts: ["make_fixtures.py"], ["KindredAttentionMapping"]),
   ],
   swiftLanguageModes: [.v6],
   cLanguageStandard: .c11

@@ -51,7 +51,7 @@ extension Tokenizer {
     let name = try file.stringIfPresent("tokenizer.ggml.pre") ?? "default"
     guard let preTokenizer = PreTokenizer(ggufName: name) else {
       throw file.error(
-        "tokenizer.ggml.pre", "expected qwen2, llama-bpe, gpt-2 or smollm, found \"\(name)\"")
+        "tokenizer.ggml.pre", "expected one of \(PreTokenizer.ggufNames.joined(separator: ", ")), found \"\(name)\"")
     }
     var vocabulary = Vocabulary()
     for index in tokens.indices {
