@@ -1,4 +1,4 @@
-// A store in a folder of its own, a small model to fetch into it, and options that do not wait long.
+// A store in a folder of its own, a small model to fetch into it, and options that do not pause long.
 
 import Crypto
 import Foundation
@@ -34,8 +34,9 @@ final class StoreFixture: Sendable {
     options.hubEndpoint = endpoint
     options.hubToken = token
     options.sources = [.hub]
-    options.patience.connect = .seconds(2)
-    options.patience.read = .milliseconds(400)
+    options.patience.connect = .seconds(20)
+    // Long enough for a machine that is busy with other tests.
+    options.patience.read = .seconds(20)
     options.patience.attempts = 4
     options.patience.progress = 50_000
     options.patience.firstPause = .milliseconds(5)
