@@ -11,6 +11,27 @@ func printJSON(_ value: some Encodable) throws {
   print(String(decoding: try encoder.encode(value), as: UTF8.self))
 }
 
+/// The text of the file at `path`; `-` is standard input. Bytes that are no UTF-8 become U+FFFD.
+func readText(_ path: String) throws(FileError) -> String {
+  if path == "-" { return String(decoding: FileHandle.standardInput.readDataToEndOfFile(), as: UTF8.self) }
+  var isFolder: ObjCBool = false
+  guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
+    throw FileError(path: path, found: "none")
+  }
+  guard !isFolder.boolValue else { throw FileError(path: path, found: "a folder") }
+  guard let data = FileManager.default.contents(atPath: path) else {
+    throw FileError(path: path, found: "one that may not be read")
+  }
+  return String(decoding: data, as: UTF8.self)
+}
+
+/// A text file that cannot be read.
+struct FileError: Error, CustomStringConvertible {
+  let path: String
+  let found: String
+  var description: String { "\(path): expected a text file, found \(found)" }
+}
+
 /// Writes to standard error, where progress and logs go.
 func standardError(_ text: String) {
   FileHandle.standardError.write(Data(text.utf8))

@@ -59,7 +59,7 @@ struct PerplexityCommand: ParsableCommand {
   }
 
   func run() throws {
-    let text = String(decoding: try Data(contentsOf: URL(fileURLWithPath: data)), as: UTF8.self)
+    let text = try readText(data)
     let loaded = try models.load()
     guard let tokenizer = loaded.large.tokenizer else { throw PromptError.noTokenizer(model: loaded.large.name) }
     let tokens = try tokenizer.promptTokens(text)
@@ -73,7 +73,9 @@ struct PerplexityCommand: ParsableCommand {
     }
     line.clear()
     if json { return try printJSON(Joined(result, try loaded.conditions())) }
-    print("perplexity \(result.perplexity.formatted(digits: 4)) over \(result.tokensScored) tokens of \(result.windows) windows")
+    print(
+      "perplexity \(result.perplexity.formatted(digits: 4)) over \(result.tokensScored) tokens of \(result.windows) windows"
+    )
     if let unmapped = result.unmappedPerplexity, let divergence = result.klToUnmapped, let top = result.top1Agreement {
       print(
         "unmapped \(unmapped.formatted(digits: 4)), factor \((result.perplexity / unmapped).formatted(digits: 4)), "

@@ -81,26 +81,14 @@ struct FetchCommand: AsyncParsableCommand {
     }
   }
 
-  private func printJSON(_ value: some Encodable) throws {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    print(String(decoding: try encoder.encode(value), as: UTF8.self))
-  }
-
   /// Runs `body` in a task that Ctrl-C and SIGTERM cancel, so that helpers end and nothing half-done is left
   /// but the resumable part.
   private func cancelledByInterrupt<Result: Sendable>(
     _ body: @escaping @Sendable () async throws -> Result
   ) async throws -> Result {
     let task = Task(operation: body)
-    let sources = [SIGINT, SIGTERM].map { number in
-      signal(number, SIG_IGN)
-      let source = DispatchSource.makeSignalSource(signal: number)
-      source.setEventHandler { task.cancel() }
-      source.resume()
-      return source
-    }
-    defer { for source in sources { source.cancel() } }
+    let interrupts = InterruptHandler { task.cancel() }
+    defer { withExtendedLifetime(interrupts) {} }
     return try await task.value
   }
 }
@@ -117,22 +105,22 @@ private final class ProgressLine: Sendable {
     switch event {
     case .notice(let text):
       clear()
-      write(text + "\n")
+      standardError(text + "\n")
     case .progress(let progress):
-      if isTerminal { return write("\r\u{1B}[K" + text(of: progress)) }
+      if isTerminal { return standardError("\r\u{1B}[K" + text(of: progress)) }
       let isDue = lastShown.withLock { last in
         let now = ContinuousClock.now
         if let shown = last, now - shown < .seconds(5) { return false }
         last = now
         return true
       }
-      if isDue { write(text(of: progress) + "\n") }
+      if isDue { standardError(text(of: progress) + "\n") }
     }
   }
 
   /// Removes the rewritten line.
   func clear() {
-    if isTerminal { write("\r\u{1B}[K") }
+    if isTerminal { standardError("\r\u{1B}[K") }
   }
 
   private func text(of progress: FetchProgress) -> String {
@@ -146,9 +134,5 @@ private final class ProgressLine: Sendable {
       text += whole < 100 ? ", \(whole) s left" : ", \(whole / 60) min \(whole % 60) s left"
     }
     return text
-  }
-
-  private func write(_ text: String) {
-    FileHandle.standardError.write(Data(text.utf8))
   }
 }

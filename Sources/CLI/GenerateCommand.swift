@@ -73,9 +73,7 @@ struct GenerateCommand: ParsableCommand {
 
   private func promptText() throws -> String {
     if let prompt { return prompt }
-    let path = promptFile ?? "-"
-    if path == "-" { return String(decoding: FileHandle.standardInput.readDataToEndOfFile(), as: UTF8.self) }
-    return String(decoding: try Data(contentsOf: URL(fileURLWithPath: path)), as: UTF8.self)
+    return try readText(promptFile ?? "-")
   }
 
   func run() throws {

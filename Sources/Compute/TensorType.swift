@@ -4,6 +4,7 @@
 
 import CKindredKernels
 
+// swift-format-ignore: AlwaysUseLowerCamelCase
 /// How the elements of a stored tensor are encoded.
 public enum TensorType: UInt32, Sendable, Hashable, CaseIterable {
   // Raw values are GGUF's tensor type ids, which `CKindredKernels` shares.

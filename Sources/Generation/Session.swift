@@ -201,7 +201,8 @@ public final class Session<B: Backend> {
 
   /// One pass of both models over new tokens of some sequences.
   private func pass(_ parts: [(line: Int, tokens: [Int32])]) throws {
-    var largeBatch = Batch(), smallBatch = Batch()
+    var largeBatch = Batch()
+    var smallBatch = Batch()
     for part in parts {
       let line = lines[part.line]
       largeBatch.append(part.tokens, to: line.large, from: line.tokens.count)

@@ -97,7 +97,8 @@ public struct TextGeneration<B: Backend> {
     session.truncate(to: reused)
     let start = ContinuousClock.now
     var stop = StopReason.maxTokens
-    var firstTokenAt = start, lastTokenAt = start
+    var firstTokenAt = start
+    var lastTokenAt = start
     var generated = 0
     var sampler = Sampler(options.sampling)
     var detokenizer = StreamingDetokenizer(tokenizer)

@@ -56,7 +56,8 @@ public struct DecoderWeights<B: Backend>: @unchecked Sendable {
     backend: B, progress: (Double) -> Void = { _ in }
   ) throws {
     var reader = WeightReader(container: container, path: path, naming: naming, backend: backend)
-    let size = configuration.hiddenSize, attention = configuration.attention
+    let size = configuration.hiddenSize
+    let attention = configuration.attention
     let queries = attention.queryHeads * attention.headDimension
     let keys = attention.kvHeads * attention.headDimension
     let normalizesHeads = configuration.normalizesQueriesAndKeys
@@ -91,8 +92,17 @@ public struct DecoderWeights<B: Backend>: @unchecked Sendable {
 /// What a tensor is for.
 enum TensorRole {
   case embedding, outputNorm, output
-  case attentionNorm(Int), query(Int), key(Int), value(Int), queryNorm(Int), keyNorm(Int), attentionOutput(Int)
-  case feedForwardNorm(Int), gate(Int), up(Int), down(Int)
+  case attentionNorm(Int)
+  case query(Int)
+  case key(Int)
+  case value(Int)
+  case queryNorm(Int)
+  case keyNorm(Int)
+  case attentionOutput(Int)
+  case feedForwardNorm(Int)
+  case gate(Int)
+  case up(Int)
+  case down(Int)
 }
 
 /// How a kind of file calls its tensors, without the suffix `.weight` or `.bias`.
@@ -143,10 +153,12 @@ private struct WeightReader<B: Backend> {
   func tensor(_ role: TensorRole, suffix: String = "weight", shape: [Int]) throws -> ModelTensor {
     let name = "\(naming.name(of: role)).\(suffix)"
     guard let tensor = try container.tensor(named: name) else {
-      throw ModelFileError(path: path, field: "tensor \"\(name)\"", problem: "expected shape \(shape), found no such tensor")
+      throw ModelFileError(
+        path: path, field: "tensor \"\(name)\"", problem: "expected shape \(shape), found no such tensor")
     }
     guard tensor.shape == shape else {
-      throw ModelFileError(path: path, field: "tensor \"\(name)\"", problem: "expected shape \(shape), found \(tensor.shape)")
+      throw ModelFileError(
+        path: path, field: "tensor \"\(name)\"", problem: "expected shape \(shape), found \(tensor.shape)")
     }
     return tensor
   }

@@ -38,7 +38,8 @@ enum ConfigurationFile {
       window = isOff ? nil : try folder.config.integerIfPresent("sliding_window")
     }
     guard let window, window > 0, window < contextLength else { return }
-    throw error("sliding window", "expected full attention, found a window of \(window) positions, which is not supported")
+    throw error(
+      "sliding window", "expected full attention, found a window of \(window) positions, which is not supported")
   }
 
   func error(_ field: String, _ problem: String) -> ModelFileError {
@@ -160,7 +161,8 @@ extension DecoderConfiguration {
 
   /// Refuses sizes that do not fit together, before anything is allocated for them.
   private func validate(_ source: ConfigurationFile) throws(ModelFileError) {
-    let heads = attention.queryHeads, groups = attention.kvHeads
+    let heads = attention.queryHeads
+    let groups = attention.kvHeads
     guard heads % groups == 0 else {
       throw source.error("heads", "expected a multiple of the \(groups) KV heads, found \(heads) query heads")
     }
@@ -172,7 +174,8 @@ extension DecoderConfiguration {
       throw source.error("head dimension", "expected at most 4096, found \(attention.headDimension)")
     }
     guard normEpsilon >= 0, normEpsilon.isFinite, rotary.base > 0, rotary.base.isFinite else {
-      throw source.error("norm epsilon and rotary base", "expected positive numbers, found \(normEpsilon), \(rotary.base)")
+      throw source.error(
+        "norm epsilon and rotary base", "expected positive numbers, found \(normEpsilon), \(rotary.base)")
     }
     if case .divisors(let divisors) = rotary.scaling, divisors.count != rotary.dimension / 2 {
       throw source.error(

@@ -64,7 +64,8 @@ public struct RandomModel: TensorContainer, CustomStringConvertible {
 
   /// The tensors by name.
   private var shapes: [String: [Int]] {
-    let size = configuration.hiddenSize, feedForward = configuration.feedForwardSize
+    let size = configuration.hiddenSize
+    let feedForward = configuration.feedForwardSize
     let attention = configuration.attention
     let queries = attention.queryHeads * attention.headDimension
     let keys = attention.kvHeads * attention.headDimension
@@ -186,7 +187,9 @@ private enum RandomTensor {
     let bytes = memory.count
     switch type {
     case .f32:
-      for offset in stride(from: 0, to: bytes, by: 4) { memory.storeBytes(of: uniform(), toByteOffset: offset, as: Float.self) }
+      for offset in stride(from: 0, to: bytes, by: 4) {
+        memory.storeBytes(of: uniform(), toByteOffset: offset, as: Float.self)
+      }
     case .bf16:
       for offset in stride(from: 0, to: bytes, by: 2) {
         memory.storeBytes(of: UInt16(uniform().bitPattern >> 16), toByteOffset: offset, as: UInt16.self)
@@ -196,7 +199,9 @@ private enum RandomTensor {
         memory.storeBytes(of: halfBits(uniform()), toByteOffset: offset, as: UInt16.self)
       }
     default:
-      for offset in stride(from: 0, to: bytes & ~7, by: 8) { memory.storeBytes(of: next(), toByteOffset: offset, as: UInt64.self) }
+      for offset in stride(from: 0, to: bytes & ~7, by: 8) {
+        memory.storeBytes(of: next(), toByteOffset: offset, as: UInt64.self)
+      }
       // Block scales: Q8_0 has one half at the start, Q4_K a scale and a minimum there.
       let scale = type == .q8_0 ? magnitude / 73 : magnitude / 150
       for block in stride(from: 0, to: bytes, by: type.blockBytes) {

@@ -34,8 +34,10 @@ public final class RunState<B: Backend> {
   ) throws(ComputeError) {
     self.rowCapacity = rowCapacity
     let shape = configuration.attention
-    let size = configuration.hiddenSize, feedForward = configuration.feedForwardSize
-    let queries = shape.queryHeads * shape.headDimension, keys = shape.kvHeads * shape.headDimension
+    let size = configuration.hiddenSize
+    let feedForward = configuration.feedForwardSize
+    let queries = shape.queryHeads * shape.headDimension
+    let keys = shape.kvHeads * shape.headDimension
     store = KVStore(backend: backend, layerCount: configuration.layerCount, shape: shape, type: kvType)
     hidden = try backend.makeTensor(rows: rowCapacity, columns: size)
     query = try backend.makeTensor(rows: rowCapacity, columns: queries)

@@ -69,7 +69,8 @@ struct TinyPair {
 
   /// Runs the first τ tokens unmapped and returns the plan for `layers`.
   func establish(_ layers: [Int]) throws -> AttentionPlan {
-    let largeRecord = try record(largeState, layers: 3), smallRecord = try record(smallState, layers: 2)
+    let largeRecord = try record(largeState, layers: 3)
+    let smallRecord = try record(smallState, layers: 2)
     try small.forward(batch(0..<expected.tau), state: smallState, lending: smallRecord)
     try large.forward(batch(0..<expected.tau), state: largeState, lending: largeRecord)
     let run = SequenceRows(sequence: 0, rows: 0..<expected.tau, firstPosition: 0)

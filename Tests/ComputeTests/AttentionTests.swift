@@ -29,7 +29,8 @@ private struct Heads {
 
   /// The post-softmax row of a query head at a position.
   func row(head: Int, position: Int) -> [Double] {
-    let d = shape.headDimension, group = head / shape.groupSize
+    let d = shape.headDimension
+    let group = head / shape.groupSize
     let logits = (0...position).map { other in
       (0..<d).reduce(0.0) { sum, c in
         sum + Double(query[(position * shape.queryHeads + head) * d + c])
@@ -117,7 +118,8 @@ private struct Cache {
     let count = 140
     let small = Heads(AttentionShape(queryHeads: 4, kvHeads: 2, headDimension: 12), positions: count, seed: 2)
     let large = Heads(Self.shape, positions: count, seed: 3)
-    let smallCache = try Cache(small, set: set), largeCache = try Cache(large, set: set)
+    let smallCache = try Cache(small, set: set)
+    let largeCache = try Cache(large, set: set)
     let backend = smallCache.backend
     let query = try smallCache.tensor(small.query, 48)
     let logSumExp = try backend.makeTensor(rows: count, columns: 4)

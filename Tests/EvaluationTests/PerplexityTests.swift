@@ -41,7 +41,8 @@ import Testing
 @Suite struct PredictionTests {
   @Test func divergenceIsKL() {
     // Probabilities 1/4, 3/4 and 1/2, 1/2.
-    let first = Prediction(logits: [0, 1.0986123]), second = Prediction(logits: [2, 2])
+    let first = Prediction(logits: [0, 1.0986123])
+    let second = Prediction(logits: [2, 2])
     #expect(abs(first.logProbability(1) + 0.2876821) < 1e-6)
     #expect(abs(first.divergence(to: second) - 0.1308122) < 1e-6)
     #expect(abs(first.divergence(to: first)) < 1e-7)

@@ -81,7 +81,8 @@ func isFetched(_ model: String) -> Bool { (try? ModelStore().path(of: model)) !=
       }
     }
     #expect(nll.count == reference.count)
-    let mean = nll.reduce(0, +) / Double(nll.count), expected = reference.reduce(0, +) / Double(reference.count)
+    let mean = nll.reduce(0, +) / Double(nll.count)
+    let expected = reference.reduce(0, +) / Double(reference.count)
     #expect(abs(exp(mean - expected) - 1) < 0.01, "perplexity \(exp(mean)), expected \(exp(expected))")
   }
 
@@ -99,7 +100,8 @@ func isFetched(_ model: String) -> Bool { (try? ModelStore().path(of: model)) !=
       var next = Sampler.mostLikely(try session.append(prompt.prompt))
       for (step, expected) in prompt.continuation.enumerated() {
         if next != expected {
-          #expect(prompt.gap[step] < 0.05, "\(title): other token at step \(step), where the gap is \(prompt.gap[step])")
+          #expect(
+            prompt.gap[step] < 0.05, "\(title): other token at step \(step), where the gap is \(prompt.gap[step])")
           break
         }
         next = Sampler.mostLikely(try session.append([next]))

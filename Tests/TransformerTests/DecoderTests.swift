@@ -107,7 +107,8 @@ func largestDifference(_ a: [Float], _ b: [Float]) -> Float {
   }
 
   @Test func threadsDoNotChangeResults() throws {
-    let one = try Fixture("qwen2", threads: 1), three = try Fixture("qwen2", threads: 3)
+    let one = try Fixture("qwen2", threads: 1)
+    let three = try Fixture("qwen2", threads: 3)
     #expect(try one.logits(one.expected.tokens) == three.logits(three.expected.tokens))
   }
 
