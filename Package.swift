@@ -79,6 +79,7 @@ let package = Package(
     tests(of: "Attention", ["KindredAttention"]),
     tests(of: "Generation", scripts: ["make_references.py"], ["KindredGeneration", "KindredModelStore"]),
     tests(of: "Evaluation", ["KindredEvaluation"]),
+    tests(of: "CLI", ["KindredCLI"]),
     tests(of: "Transformer", scripts: ["make_fixtures.py"], ["KindredTransformer"]),
     tests(of: "AttentionMapping", scripts: ["make_fixtures.py"], ["KindredAttentionMapping"]),
   ],

@@ -1,0 +1,119 @@
+// The built `kindred` as users meet it: exit codes, one line for each error, JSON as the last line.
+
+import Foundation
+import Testing
+
+/// What a run of the tool left.
+struct Outcome {
+  let code: Int32
+  let output: String
+  let errors: [String]
+
+  /// The last line of standard output as JSON.
+  var json: [String: Any]? {
+    let last = output.split(separator: "\n").last ?? ""
+    return try? JSONSerialization.jsonObject(with: Data(last.utf8)) as? [String: Any]
+  }
+}
+
+/// The tool, which stands beside the test bundle.
+let tool = URL(fileURLWithPath: ProcessInfo.processInfo.arguments[0]).deletingLastPathComponent()
+  .appendingPathComponent("kindred")
+
+func run(_ arguments: [String], environment: [String: String] = [:]) throws -> Outcome {
+  let process = Process()
+  process.executableURL = tool
+  process.arguments = arguments
+  process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
+  process.standardInput = FileHandle.nullDevice
+  let output = Pipe(), errors = Pipe()
+  process.standardOutput = output
+  process.standardError = errors
+  try process.run()
+  let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+  let errorText = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+  process.waitUntilExit()
+  return Outcome(
+    code: process.terminationStatus, output: text,
+    errors: errorText.split(separator: "\n", omittingEmptySubsequences: false).filter { !$0.isEmpty }.map(String.init))
+}
+
+@Suite(.enabled(if: FileManager.default.isExecutableFile(atPath: tool.path), "the tool is not built"), .serialized)
+struct CommandTests {
+  static let folder: String = {
+    let path = NSTemporaryDirectory() + "kindred-commands-\(ProcessInfo.processInfo.processIdentifier)"
+    try? FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+    try? Data("no model at all\n".utf8).write(to: URL(fileURLWithPath: path + "/text.gguf"))
+    return path
+  }()
+
+  static let tiny = "random:qwen2-0.5b:layers=1"
+
+  @Test(arguments: [
+    (["nonsense"], 64, "nonsense"),
+    (["generate", "-p", "x"], 64, "--model"),
+    (["generate", "-m", tiny], 64, "--prompt"),
+    (["generate", "-m", tiny, "-p", "x", "--ratio", "0.5"], 64, "small model"),
+    (["generate", "-m", tiny, "-s", tiny, "-p", "x", "--ratio", "-0.5"], 64, "found -0.5"),
+    (["generate", "-m", tiny, "-s", tiny, "-p", "x", "--map-layers", "3-"], 64, "found \"3-\""),
+    (["generate", "-m", tiny, "-p", "x", "--top-p", "0"], 64, "top-p"),
+    (["generate", "-m", tiny, "-p", "x", "-n", "0"], 64, "--max-tokens"),
+    (["generate", "-m", tiny, "-p", ""], 1, "empty prompt"),
+    (["generate", "-m", tiny, "-p", "x"], 1, "random weights"),
+    (["generate", "-m", tiny, "-s", tiny, "-p", "x", "--map-layers", "7"], 1, "found 7"),
+    (["generate", "-m", "random:gpt-5", "-p", "x"], 1, "qwen2-72b"),
+    (["generate", "-m", "/no/such/model.gguf", "-p", "x"], 1, "/no/such/model.gguf"),
+    (["generate", "-m", folder, "-p", "x"], 1, "config.json"),
+    (["generate", "-m", folder + "/text.gguf", "-p", "x"], 1, "at byte 0"),
+    (["inspect", folder + "/text.gguf"], 1, "GGUF"),
+    (["bench", "-m", tiny, "--prompt-tokens", "200000", "--repeat", "1"], 1, "131072"),
+    (["bench", "-m", tiny, "--repeat", "0"], 64, "repeat"),
+    (["evaluate", "perplexity", "-m", tiny, "--data", "/no/such/text"], 1, "/no/such/text"),
+    (["evaluate", "perplexity", "-m", tiny, "--data", "x", "--stride", "0"], 64, "stride"),
+  ])
+  func mistakesGetOneLine(arguments: [String], code: Int32, text: String) throws {
+    let outcome = try run(arguments)
+    #expect(outcome.code == code)
+    #expect(outcome.errors.count == 1, "\(outcome.errors)")
+    #expect(outcome.errors.first?.hasPrefix("kindred: ") == true && outcome.errors.first?.contains(text) == true)
+    #expect(outcome.output.isEmpty)
+  }
+
+  @Test func noNetworkLeavesNothingBehind() throws {
+    let home = Self.folder + "/home"
+    let outcome = try run(
+      ["fetch", "smollm2-135m"],
+      environment: ["KINDRED_HOME": home, "HF_ENDPOINT": "http://127.0.0.1:9", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""])
+    #expect(outcome.code == 1)
+    #expect(outcome.errors.last?.hasPrefix("kindred: ") == true)
+    let left = FileManager.default.enumerator(atPath: home)?.allObjects as? [String] ?? []
+    #expect(!left.contains { $0.hasSuffix(".gguf") })
+  }
+
+  @Test func benchReportsWhatItMeasured() throws {
+    let outcome = try run(
+      ["bench", "-m", Self.tiny, "-s", Self.tiny, "--map-layers", "0", "--prompt-tokens", "130", "--generate-tokens", "3",
+        "--batch", "2", "--repeat", "1", "--json"])
+    #expect(outcome.code == 0, "\(outcome.errors)")
+    let json = try #require(outcome.json)
+    for key in [
+      "prefill_tokens_per_second", "decode_tokens_per_second", "ttft_seconds", "tpot_seconds", "peak_rss_bytes",
+      "weight_bytes", "kv_bytes", "kv_bytes_small",
+    ] {
+      #expect((json[key] as? Double ?? 0) > 0, "\(key)")
+    }
+    // 133 positions in 3 pages of 64, 2 sequences, 2 KV heads of 64 elements in 2 bytes: keys are what is saved.
+    let keys = 3 * 64 * 2 * 2 * 64 * 2
+    #expect(json["kv_bytes_unmapped"] as? Int == 2 * keys)
+    #expect(json["kv_bytes_large"] as? Int == keys)
+    #expect(json["isa"] is String && json["threads"] as? Int ?? 0 > 0)
+    #expect(json["mapped_layers"] as? [Int] == [0])
+  }
+
+  @Test(arguments: [[], ["generate"], ["chat"], ["bench"], ["evaluate", "perplexity"], ["fetch"], ["inspect"]])
+  func helpTeaches(command: [String]) throws {
+    let outcome = try run(command + ["--help"])
+    #expect(outcome.code == 0)
+    #expect(outcome.output.contains("USAGE: kindred"))
+  }
+}
