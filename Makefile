@@ -37,5 +37,6 @@ docs: setup ## build the documentation; warnings are errors
 	$(SWIFT) package --allow-writing-to-directory .build/docs generate-documentation --target Kindred \
 	  --warnings-as-errors --output-path .build/docs
 
-sanitize: setup ## run the C kernels under the address and undefined-behaviour sanitizers
+sanitize: setup ## run the C kernels under sanitizers, and cross-compile those for AArch64
 	Tests/CKernelsDriver/sanitize.sh
+	Tests/CKernelsDriver/neon.sh

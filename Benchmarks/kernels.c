@@ -1,8 +1,9 @@
-// Times `multiply` of every weight type for 1 and 512 activation rows, beside the ceilings measured in the same run:
-// reading memory, and for AVX-512 a loop of nothing but `vpdpbusd`.
+// Times `multiply` of every weight type for 1 and 512 activation rows, beside the ceilings measured in the
+// same run: reading memory, and for AVX-512 a loop of nothing but `vpdpbusd`.
 //
-// clang -std=c11 -O2 -ISources/CKernels/include Benchmarks/kernels.c Sources/CKernels/*.c -lm -lpthread -o /tmp/kernels
-// /tmp/kernels [isa 0…3] [threads] [rows] [columns] [megabytes of weights for one activation row]
+// clang -std=c11 -O2 -ISources/CKernels/include Benchmarks/kernels.c Sources/CKernels/*.c -lm -lpthread -o
+// /tmp/kernels /tmp/kernels [isa 0…3] [threads] [rows] [columns] [megabytes of weights for one activation
+// row]
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdio.h>
@@ -111,8 +112,8 @@ static void multiply(void *context, size_t thread) {
   size_t begin = p->panel_count * thread / threads, end = p->panel_count * (thread + 1) / threads;
   size_t bytes = p->panel_count * kindred_panel_bytes(p->type, p->a.columns);
   for (size_t copy = 0; copy < p->copies; copy++)
-    p->kernels->multiply(p->type, (const uint8_t *)p->panels + copy * bytes, begin, end, p->panel_count * 32, &p->a,
-                         p->a_rows, NULL, false, p->out, p->panel_count * 32);
+    p->kernels->multiply(p->type, (const uint8_t *)p->panels + copy * bytes, begin, end, p->panel_count * 32,
+                         &p->a, p->a_rows, NULL, false, p->out, p->panel_count * 32);
 }
 
 static void *aligned(size_t bytes) {

@@ -8,7 +8,8 @@ enum { LANES = 8, TILE_HALVES = 1, DENSE_COLUMNS = 6, KEY_BLOCKS = 1, VALUE_VECT
 
 #include "vector.h"
 
-// `vpmaddubsw` sums pairs into 16 bits with saturation: with activations up to 127, so many steps fit without any.
+// `vpmaddubsw` sums pairs into 16 bits with saturation: with activations up to 127, so many steps fit without
+// any.
 typedef vwords partial;
 INLINE size_t run_length(int bits) { return bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1; }
 INLINE partial begin(vi sums) { return (void)sums, (partial)0; }

@@ -1,5 +1,5 @@
-// Half-precision and bfloat16 numbers as bits. In plain integer arithmetic, because a baseline x86-64 build has no
-// instruction for them. Both roundings are to nearest even, and NaN stays NaN.
+// Half-precision and bfloat16 numbers as bits. In plain integer arithmetic, because a baseline x86-64 build
+// has no instruction for them. Both roundings are to nearest even, and NaN stays NaN.
 #ifndef KINDRED_FLOATS_H
 #define KINDRED_FLOATS_H
 

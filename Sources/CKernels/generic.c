@@ -1,6 +1,6 @@
-// The kernels in plain C: for machines without a better instruction set, and the twin that the others are tested
-// against. Written for clarity, with loops that a compiler can vectorise: a product unpacks 32 columns of a panel to
-// float and multiplies them, quantised or not, by the activations as float.
+// The kernels in plain C: for machines without a better instruction set, and the twin that the others are
+// tested against. Written for clarity, with loops that a compiler can vectorise: a product unpacks 32 columns
+// of a panel to float and multiplies them, quantised or not, by the activations as float.
 #include <math.h>
 #include <string.h>
 
@@ -34,10 +34,10 @@ static float half_at(const uint8_t *line, size_t row) {
   return kindred_from_f16(x);
 }
 
-/// Scale and minimum of each row, for group `g` of 16 columns. `header` holds d and dmin of the superblock, `line` the
-/// scales of the block.
-static void unpack_scales(kindred_format f, const uint8_t *header, const uint8_t *line, size_t g, float *scales,
-                          float *minimums) {
+/// Scale and minimum of each row, for group `g` of 16 columns. `header` holds d and dmin of the superblock,
+/// `line` the scales of the block.
+static void unpack_scales(kindred_format f, const uint8_t *header, const uint8_t *line, size_t g,
+                          float *scales, float *minimums) {
   const uint8_t *near = line + (f.scale_columns == 32 ? 0 : g) * KINDRED_PANEL_ROWS;
   const uint8_t *far = line + KINDRED_PANEL_ROWS;
   bool nibbles = f.scale_columns == 16 && f.minimum;
@@ -50,7 +50,8 @@ static void unpack_scales(kindred_format f, const uint8_t *header, const uint8_t
   }
 }
 
-static void unpack_block(kindred_format f, const uint8_t *header, const uint8_t *block, weight_block weights) {
+static void unpack_block(kindred_format f, const uint8_t *header, const uint8_t *block,
+                         weight_block weights) {
   const uint8_t *line = block + 2 * kindred_half_bytes(f);
   float scales[KINDRED_PANEL_ROWS], minimums[KINDRED_PANEL_ROWS];
   for (int t = 0; t < KINDRED_BLOCK_VECTORS; t++) {
@@ -77,17 +78,20 @@ static float element(kindred_type type, const void *base, size_t i) {
 }
 
 /// The activations of row `i` from column `first` as float: those of a block of quants, or one as it is.
-static void read_activations(const kindred_activations *a, bool quantised, size_t i, size_t first, size_t columns,
-                             float *values) {
-  size_t padded = (a->columns + 63) / 64 * 64;
-  float scale = quantised ? a->scales[(i * padded + first) / KINDRED_ACTIVATION_BLOCK] : 1;
-  for (size_t k = 0; k < columns; k++)
-    values[k] = quantised ? scale * (float)a->quants[i * padded + first + k] : a->values[i * a->columns + first + k];
+static void read_activations(const kindred_activations *a, bool quantised, size_t i, size_t first,
+                             size_t columns, float *values) {
+  if (!quantised) {
+    memcpy(values, a->values + i * a->columns + first, columns * sizeof *values);
+    return;
+  }
+  size_t start = i * ((a->columns + 63) / 64 * 64) + first;
+  float scale = a->scales[start / KINDRED_ACTIVATION_BLOCK];
+  for (size_t k = 0; k < columns; k++) values[k] = scale * (float)a->quants[start + k];
 }
 
 /// Sums of a tile of activation rows with one panel, [rows][32], in rising order of columns.
-static void multiply_panel(kindred_type type, const uint8_t *panel, const kindred_activations *a, size_t first,
-                           size_t rows, float (*sums)[KINDRED_PANEL_ROWS]) {
+static void multiply_panel(kindred_type type, const uint8_t *panel, const kindred_activations *a,
+                           size_t first, size_t rows, float (*sums)[KINDRED_PANEL_ROWS]) {
   kindred_format f = kindred_format_of(type);
   bool quantised = f.low_bits > 0;
   const uint8_t *header = panel, *block = panel;
@@ -116,9 +120,9 @@ static void multiply_panel(kindred_type type, const uint8_t *panel, const kindre
   }
 }
 
-static void multiply(kindred_type type, const void *panels, size_t panel_begin, size_t panel_end, size_t rows,
-                     const kindred_activations *a, size_t a_rows, const float *bias, bool accumulate, float *out,
-                     size_t out_stride) {
+static void multiply(kindred_type type, const void *panels, size_t panel_begin, size_t panel_end,
+                     size_t rows, const kindred_activations *a, size_t a_rows, const float *bias,
+                     bool accumulate, float *out, size_t out_stride) {
   size_t panel_bytes = kindred_panel_bytes(type, a->columns);
   for (size_t p = panel_begin; p < panel_end; p++)
     for (size_t first = 0; first < a_rows; first += TILE_ROWS) {
@@ -201,8 +205,8 @@ static void store_value(kindred_type type, const float *value, size_t d, size_t 
   for (size_t c = 0; c < d; c++) store(type, value[c], page, slot * d + c);
 }
 
-static void scores(kindred_type type, const float *q, size_t q_stride, size_t m, size_t d, const void *key_page,
-                   size_t count, float scale, float *s) {
+static void scores(kindred_type type, const float *q, size_t q_stride, size_t m, size_t d,
+                   const void *key_page, size_t count, float scale, float *s) {
   for (size_t i = 0; i < m; i++)
     for (size_t j = 0; j < count; j++) {
       float sum = 0;

@@ -1,12 +1,12 @@
 // The packed layout of weights, one for all instruction sets.
 //
-// A panel holds 32 weight rows, in two halves of 16. A *vector* is 64 bytes: 16 rows × 4 consecutive columns of one
-// half, row-major, one byte each; that is one zmm, and the unsigned operand of `vpdpbusd`. A *block* is 32 columns,
-// 8 vectors of quants per half, numbered t = 0…7.
+// A panel holds 32 weight rows, in two halves of 16. A *vector* is 64 bytes: 16 rows × 4 consecutive columns
+// of one half, row-major, one byte each; that is one zmm, and the unsigned operand of `vpdpbusd`. A *block*
+// is 32 columns, 8 vectors of quants per half, numbered t = 0…7.
 //
-// Quants are stored as bit planes, as many bits as in GGUF: a low plane of 2, 4 or 8 bits and, for 3, 5 and 6 bits, a
-// high plane of 1 or 2. A plane of b bits takes b vectors per block and half; vector t's bits lie in its vector
-// t mod b, shifted left by b · (t div b). Quants are unsigned: signed formats carry an offset.
+// Quants are stored as bit planes, as many bits as in GGUF: a low plane of 2, 4 or 8 bits and, for 3, 5 and 6
+// bits, a high plane of 1 or 2. A plane of b bits takes b vectors per block and half; vector t's bits lie in
+// its vector t mod b, shifted left by b · (t div b). Quants are unsigned: signed formats carry an offset.
 //
 //   weight = scale · (quant − offset) + minimum
 //
@@ -19,8 +19,8 @@
 //     Q3_K, Q6_K: 32 × s for columns 0…15, 32 × s for columns 16…31, signed
 //     Q2_K: 32 × (s | m << 4) for columns 0…15, the same for columns 16…31
 //
-// Every part is a multiple of 64 bytes. Q6_K, Q2_K and the formats of 32 take GGUF's bytes exactly; Q4_K 2.8%,
-// Q5_K 2.3% and Q3_K 3.6% more, for scales of 6 bits widened to 8.
+// Every part is a multiple of 64 bytes. Q6_K, Q2_K and the formats of 32 take GGUF's bytes exactly; Q4_K
+// 2.8%, Q5_K 2.3% and Q3_K 3.6% more, for scales of 6 bits widened to 8.
 //
 // Dense panels (F32, F16, BF16): [columns][32 rows] in the stored type.
 #ifndef KINDRED_PANELS_H

@@ -214,14 +214,16 @@ size_t kindred_panel_bytes(kindred_type type, size_t columns) {
   return blocks * kindred_block_bytes(f) + blocks / KINDRED_CHUNK_BLOCKS * kindred_header_bytes(f);
 }
 
-/// One plane of one row of a block: `bits` bits of each of 32 quants, from bit `shift` up. `half` is the plane.
+/// One plane of one row of a block: `bits` bits of each of 32 quants, from bit `shift` up. `half` is the
+/// plane.
 static void pack_plane(const uint8_t *quants, int bits, int shift, size_t row, uint8_t *half) {
   uint32_t words[KINDRED_BLOCK_VECTORS];
   memcpy(words, quants, sizeof words);
   uint32_t mask = ((1u << bits) - 1) * 0x01010101u;
   for (int j = 0; j < bits; j++) {
     uint32_t word = 0;
-    for (int t = j; t < KINDRED_BLOCK_VECTORS; t += bits) word |= (words[t] >> shift & mask) << bits * (t / bits);
+    for (int t = j; t < KINDRED_BLOCK_VECTORS; t += bits)
+      word |= (words[t] >> shift & mask) << bits * (t / bits);
     memcpy(half + (size_t)j * KINDRED_VECTOR_BYTES + row * sizeof word, &word, sizeof word);
   }
 }

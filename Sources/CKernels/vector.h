@@ -1,7 +1,8 @@
 // What the vector kernels share: vector types of LANES floats, loads and stores, widening and narrowing.
 //
-// The vector kernels are written once (vector_*.h) in clang's vector types and compiled by each instruction-set file
-// under its own target, which clang turns into that set's instructions. Such a file defines, before it includes them:
+// The vector kernels are written once (vector_*.h) in clang's vector types and compiled by each
+// instruction-set file under its own target, which clang turns into that set's instructions. Such a file
+// defines, before it includes them:
 //   LANES          floats in a vector: 16, 8 or 4
 //   TILE_HALVES    panel halves (16 rows) in one tile: 1 or 2
 //   DENSE_COLUMNS  activation rows in the largest tile of dense products: 6 or 12
@@ -18,8 +19,8 @@
 #include "panels.h"
 
 #define INLINE static inline __attribute__((always_inline))
-/// Before a loop whose bounds are constant once its function is inlined: only unrolled do arrays become registers.
-/// Sanitizer builds define it as nothing, since instrumenting unrolled code takes minutes.
+/// Before a loop whose bounds are constant once its function is inlined: only unrolled do arrays become
+/// registers. Sanitizer builds define it as nothing, since instrumenting unrolled code takes minutes.
 #ifndef UNROLL
 #define UNROLL _Pragma("clang loop unroll(full)")
 #endif
@@ -40,8 +41,8 @@ enum { LARGEST_TILE = 6 };
 
 INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-/// Calls `function(columns, ...)` with a constant `columns` ≥ left, of 6, 4, 2 and 1, or 6 where more is left: a tile
-/// of rows or queries, whose last few may be empty.
+/// Calls `function(columns, ...)` with a constant `columns` ≥ left, of 6, 4, 2 and 1, or 6 where more is
+/// left: a tile of rows or queries, whose last few may be empty.
 #define WITH_TILE(left, function, ...) \
   do { \
     if ((left) >= 5) function(6, __VA_ARGS__); \

@@ -1,7 +1,8 @@
 // Products of activations with dense weights (F32, F16, BF16), for every instruction set (see vector.h).
 //
-// Panels are [columns][32 rows]. Each output is one chain of fused multiply-adds over the columns, in float, whatever
-// the tile. With few activation rows a tile takes several streams of weight rows, to keep enough sums in flight.
+// Panels are [columns][32 rows]. Each output is one chain of fused multiply-adds over the columns, in float,
+// whatever the tile. With few activation rows a tile takes several streams of weight rows, to keep enough
+// sums in flight.
 #ifndef KINDRED_VECTOR_DENSE_H
 #define KINDRED_VECTOR_DENSE_H
 
@@ -13,9 +14,11 @@ enum {
   MOST_STREAMS = 4,
 };
 
-/// A tile of activation rows `first`… and of `streams` runs of weight rows from `row`, written to the output.
+/// A tile of activation rows from `first` and of `streams` runs of weight rows from `row`, written to the
+/// output.
 INLINE void dense_tile(size_t columns, kindred_type type, size_t streams, const product *p, size_t row,
-                       size_t first, size_t count) {
+                       size_t first) {
+  const size_t count = smaller(columns, p->a_rows - first);
   vf totals[DENSE_COLUMNS][MOST_STREAMS * DENSE_VECTORS];
   const float *values[DENSE_COLUMNS];
   const uint8_t *weights[MOST_STREAMS];
@@ -33,7 +36,8 @@ INLINE void dense_tile(size_t columns, kindred_type type, size_t streams, const 
     UNROLL for (size_t v = 0; v < streams * DENSE_VECTORS; v++) {
       size_t element = k * KINDRED_PANEL_ROWS + v % DENSE_VECTORS * LANES;
       vf weight = widen(type, weights[v / DENSE_VECTORS], element);
-      UNROLL for (size_t i = 0; i < columns; i++) totals[i][v] = fused((vf)values[i][k], weight, totals[i][v]);
+      UNROLL for (size_t i = 0; i < columns; i++)
+        totals[i][v] = fused((vf)values[i][k], weight, totals[i][v]);
     }
   }
   UNROLL for (size_t i = 0; i < columns; i++) {
@@ -48,19 +52,17 @@ INLINE void dense_tile(size_t columns, kindred_type type, size_t streams, const 
 INLINE void dense_rows(kindred_type type, const product *p, size_t row) {
   size_t first = 0;
   for (; p->a_rows - first >= DENSE_COLUMNS; first += DENSE_COLUMNS)
-    dense_tile(DENSE_COLUMNS, type, 1, p, row, first, DENSE_COLUMNS);
-  for (; first < p->a_rows; first += LARGEST_TILE) {
-    size_t count = smaller(LARGEST_TILE, p->a_rows - first);
-    WITH_TILE(count, dense_tile, type, 1, p, row, first, count);
-  }
+    dense_tile(DENSE_COLUMNS, type, 1, p, row, first);
+  for (; first < p->a_rows; first += LARGEST_TILE)
+    WITH_TILE(p->a_rows - first, dense_tile, type, 1, p, row, first);
 }
 
 INLINE void multiply_dense(kindred_type type, const product *p) {
   size_t row = p->panel_begin * KINDRED_PANEL_ROWS, end = p->panel_end * KINDRED_PANEL_ROWS;
   if (p->a_rows == 1)
-    for (; end - row >= 4 * DENSE_WEIGHTS; row += 4 * DENSE_WEIGHTS) dense_tile(1, type, 4, p, row, 0, 1);
+    for (; end - row >= 4 * DENSE_WEIGHTS; row += 4 * DENSE_WEIGHTS) dense_tile(1, type, 4, p, row, 0);
   if (p->a_rows == 2)
-    for (; end - row >= 2 * DENSE_WEIGHTS; row += 2 * DENSE_WEIGHTS) dense_tile(2, type, 2, p, row, 0, 2);
+    for (; end - row >= 2 * DENSE_WEIGHTS; row += 2 * DENSE_WEIGHTS) dense_tile(2, type, 2, p, row, 0);
   for (; row < end; row += DENSE_WEIGHTS) dense_rows(type, p, row);
 }
 

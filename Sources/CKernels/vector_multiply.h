@@ -1,18 +1,21 @@
 // Products of activations with packed weights, for every instruction set (see vector.h and panels.h).
 //
-// One body serves all formats: constant arguments select planes, scales and minimums, and inlining removes the rest.
-// A tile is up to 6 activation rows × 16 or 32 weight rows. Few rows (decode) read the panel directly, unpacking in
-// registers at the speed of memory; more rows unpack a chunk of 256 columns once to scratch in the first-level cache.
+// One body serves all formats: constant arguments select planes, scales and minimums, and inlining removes
+// the rest. A tile is up to 6 activation rows × 16 or 32 weight rows. Few rows (decode) read the panel
+// directly, unpacking in registers at the speed of memory; more rows unpack a chunk of 256 columns once, to
+// scratch in the first-level cache.
 //
 // Per group of columns that share a scale, with integer dot products of quants:
 //   f = dot · scale (+ minimum · Σ quants of a), sum = f · (scale of a) + sum
-// in rising order of groups, each line one rounding per product and fused sum. Both paths and all tiles run this same
-// sequence, which is what makes the result independent of the batch. Offsets of signed formats are the integer
-// start of `dot`, −offset · Σ quants of a, so they cost no arithmetic.
+// in rising order of groups, each line one rounding per product and fused sum. Both paths and all tiles run
+// this same sequence, which is what makes the result independent of the batch. Offsets of signed formats are
+// the integer start of `dot`, −offset · Σ quants of a, so they cost no arithmetic.
 //
-// The instruction-set file gives the dot product in three steps, so that one without 32-bit accumulation can sum
-// run_length(bits) steps in 16 bits first:
-//   partial begin(vi sums); partial dot(int bits, partial, vbytes weights, vi quads); vi finish(vi sums, partial);
+// The instruction-set file gives the dot product in three steps, so that one without 32-bit accumulation can
+// sum run_length(bits) steps in 16 bits first:
+//   partial begin(vi sums);
+//   partial dot(int bits, partial sums, vbytes weights, vi quads);
+//   vi finish(vi sums, partial p);
 #ifndef KINDRED_VECTOR_MULTIPLY_H
 #define KINDRED_VECTOR_MULTIPLY_H
 
@@ -56,6 +59,9 @@ typedef struct {
   /// Blocks in this chunk, and the first one's number in the row.
   size_t blocks, first_block;
 } panel_chunk;
+
+/// Groups of columns with one scale in a block.
+INLINE size_t groups_of(kindred_format f) { return KINDRED_BLOCK / f.scale_columns; }
 
 // MARK: Unpacking
 
@@ -101,7 +107,7 @@ INLINE void row_scales(kindred_format f, const uint8_t *header, const uint8_t *l
 
 INLINE void unpack_chunk(kindred_format f, panel_chunk chunk, unpacked_chunk *u) {
   const uint8_t *block = chunk.packed;
-  const size_t groups = KINDRED_BLOCK / f.scale_columns;
+  const size_t groups = groups_of(f);
   for (size_t b = 0; b < chunk.blocks; b++, block += kindred_block_bytes(f)) {
     UNROLL for (size_t h = 0; h < HALVES; h++) {
       UNROLL for (int t = 0; t < KINDRED_BLOCK_VECTORS; t++) {
@@ -123,28 +129,41 @@ INLINE void unpack_chunk(kindred_format f, panel_chunk chunk, unpacked_chunk *u)
 
 // MARK: Tiles
 
-/// Per row of a tile and group of columns: the start of the dot product, or Σ quants as float where minimums need it.
+/// What is constant in a tile's code: its activation rows, the format, and whether weights come as packed.
+typedef struct {
+  size_t columns;
+  kindred_format format;
+  bool direct;
+} tile_kind;
+
+/// Per row of a tile and group of columns: the start of the dot product, or Σ quants as float for minimums.
 typedef union {
   int32_t starts[LARGEST_TILE][CHUNK_GROUPS];
   float sums[LARGEST_TILE][CHUNK_GROUPS];
 } corrections;
-
-INLINE void correct(kindred_format f, size_t row, const int32_t *sums16, size_t groups, corrections *c) {
-  const size_t width = f.scale_columns / 16;
-  const int32_t offset = f.low_bits == 8 && SIGNED_BYTES ? 0 : f.offset;
-  for (size_t g = 0; g < groups; g++) {
-    int32_t sum = width == 2 ? sums16[2 * g] + sums16[2 * g + 1] : sums16[g];
-    if (f.minimum) c->sums[row][g] = (float)sum;
-    else c->starts[row][g] = -offset * sum;
-  }
-}
 
 /// The rows of one tile: pointers to their quants and scales at the chunk's first column.
 typedef struct {
   const int8_t *quants[LARGEST_TILE];
   const float *scales[LARGEST_TILE];
   corrections corrections;
+  /// Rows that exist; the tile may have more columns, which repeat the first row.
+  size_t count;
 } tile_rows;
+
+/// A group of columns in a chunk, for the weight rows from half `half`.
+typedef struct {
+  size_t block, group, half;
+} place;
+
+INLINE void correct(kindred_format f, size_t row, const int32_t *sums16, size_t groups, corrections *c) {
+  const int32_t offset = f.low_bits == 8 && SIGNED_BYTES ? 0 : f.offset;
+  for (size_t g = 0; g < groups; g++) {
+    int32_t sum = f.scale_columns == 32 ? sums16[2 * g] + sums16[2 * g + 1] : sums16[g];
+    if (f.minimum) c->sums[row][g] = (float)sum;
+    else c->starts[row][g] = -offset * sum;
+  }
+}
 
 INLINE vi quad(const int8_t *quants) {
   int32_t x;
@@ -152,118 +171,137 @@ INLINE vi quad(const int8_t *quants) {
   return (vi)x;
 }
 
-/// The integer dot products of one group: `steps` vectors from `t0` of block `b`.
-INLINE void dot_group(size_t columns, kindred_format f, bool direct, const panel_chunk *chunk, size_t b, size_t half, size_t t0,
-                      size_t steps, const tile_rows *rows, vi (*dots)[TILE_VECTORS]) {
-  const uint8_t *block = chunk->packed + b * kindred_block_bytes(f);
-  const size_t run = smaller(run_length(f.low_bits + f.high_bits), steps);
-  UNROLL for (size_t begun = t0; begun < t0 + steps; begun += run) {
+/// Vector `t` of the block at `at`, for each vector of the tile's weight rows.
+INLINE void tile_weights(tile_kind kind, const panel_chunk *chunk, place at, size_t t, vbytes *weights) {
+  const kindred_format f = kind.format;
+  const uint8_t *block = chunk->packed + at.block * kindred_block_bytes(f);
+  UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) {
+    size_t half = at.half + v / HALF_VECTORS, byte = v % HALF_VECTORS * VECTOR_BYTES;
+    weights[v] = kind.direct ? quant_vector(f, block + half * kindred_half_bytes(f), (int)t, byte)
+                             : load_bytes(&chunk->unpacked->quants[at.block][t][half][byte]);
+  }
+}
+
+/// Adds the integer dot products of one group to `dots`.
+INLINE void dot_group(tile_kind kind, const panel_chunk *chunk, place at, const tile_rows *rows,
+                      vi (*dots)[TILE_VECTORS]) {
+  const int bits = kind.format.low_bits + kind.format.high_bits;
+  const size_t steps = KINDRED_BLOCK_VECTORS / groups_of(kind.format), first = at.group * steps;
+  const size_t run = smaller(run_length(bits), steps);
+  UNROLL for (size_t begun = first; begun < first + steps; begun += run) {
     partial partials[LARGEST_TILE][TILE_VECTORS];
-    UNROLL for (size_t i = 0; i < columns; i++) {
+    UNROLL for (size_t i = 0; i < kind.columns; i++) {
       UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) partials[i][v] = begin(dots[i][v]);
     }
     UNROLL for (size_t t = begun; t < begun + run; t++) {
       vbytes weights[TILE_VECTORS];
-      UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) {
-        size_t h = half + v / HALF_VECTORS, byte = v % HALF_VECTORS * VECTOR_BYTES;
-        weights[v] = direct ? quant_vector(f, block + h * kindred_half_bytes(f), (int)t, byte)
-                            : load_bytes(&chunk->unpacked->quants[b][t][h][byte]);
-      }
-      UNROLL for (size_t i = 0; i < columns; i++) {
-        vi quads = quad(rows->quants[i] + b * KINDRED_BLOCK + 4 * t);
+      tile_weights(kind, chunk, at, t, weights);
+      UNROLL for (size_t i = 0; i < kind.columns; i++) {
+        vi quads = quad(rows->quants[i] + at.block * KINDRED_BLOCK + 4 * t);
         UNROLL for (size_t v = 0; v < TILE_VECTORS; v++)
-          partials[i][v] = dot(f.low_bits + f.high_bits, partials[i][v], weights[v], quads);
+          partials[i][v] = dot(bits, partials[i][v], weights[v], quads);
       }
     }
-    UNROLL for (size_t i = 0; i < columns; i++) {
+    UNROLL for (size_t i = 0; i < kind.columns; i++) {
       UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) dots[i][v] = finish(dots[i][v], partials[i][v]);
     }
   }
 }
 
-/// Scales and minimums of the tile's weight rows for group `g` of block `b`.
-INLINE void group_scales(kindred_format f, bool direct, const panel_chunk *chunk, size_t b, size_t g, size_t half, vf *scales,
-                         vf *minimums) {
-  const size_t groups = KINDRED_BLOCK / f.scale_columns;
-  const uint8_t *line = chunk->packed + b * kindred_block_bytes(f) + 2 * kindred_half_bytes(f);
+/// Scales and minimums of the tile's weight rows for one group.
+INLINE void group_scales(tile_kind kind, const panel_chunk *chunk, place at, vf *scales, vf *minimums) {
+  const kindred_format f = kind.format;
+  const uint8_t *line = chunk->packed + at.block * kindred_block_bytes(f) + 2 * kindred_half_bytes(f);
+  const size_t group = at.block * groups_of(f) + at.group;
   UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) {
-    size_t row = half * KINDRED_HALF_ROWS + v * LANES;
-    if (direct) {
-      row_scales(f, chunk->header, line, g, row, &scales[v], &minimums[v]);
+    size_t row = at.half * KINDRED_HALF_ROWS + v * LANES;
+    if (kind.direct) {
+      row_scales(f, chunk->header, line, at.group, row, &scales[v], &minimums[v]);
     } else {
-      scales[v] = load(&chunk->unpacked->scales[b * groups + g][row]);
-      minimums[v] = f.minimum ? load(&chunk->unpacked->minimums[b * groups + g][row]) : (vf)0;
+      scales[v] = load(&chunk->unpacked->scales[group][row]);
+      minimums[v] = f.minimum ? load(&chunk->unpacked->minimums[group][row]) : (vf)0;
     }
   }
 }
 
-/// Adds the product of a tile of rows with the tile's weight rows, over one chunk, to `sums`.
-INLINE void multiply_tile(size_t columns, kindred_format f, bool direct, const panel_chunk *chunk, size_t half,
-                          const tile_rows *rows, size_t count, float *sums) {
-  const size_t groups = KINDRED_BLOCK / f.scale_columns;
+/// Adds the product of one group to the tile's sums.
+INLINE void multiply_group(tile_kind kind, const panel_chunk *chunk, place at, const tile_rows *rows,
+                           vf (*totals)[TILE_VECTORS]) {
+  const kindred_format f = kind.format;
+  const size_t group = at.block * groups_of(f) + at.group;
+  vi dots[LARGEST_TILE][TILE_VECTORS];
+  vf scales[TILE_VECTORS], minimums[TILE_VECTORS];
+  UNROLL for (size_t i = 0; i < kind.columns; i++) {
+    vi start = f.minimum || f.offset == 0 ? (vi)0 : (vi)rows->corrections.starts[i][group];
+    UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) dots[i][v] = start;
+  }
+  dot_group(kind, chunk, at, rows, dots);
+  group_scales(kind, chunk, at, scales, minimums);
+  UNROLL for (size_t i = 0; i < kind.columns; i++) {
+    vf scale = (vf)rows->scales[i][at.block];
+    UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) {
+      vf product = __builtin_convertvector(dots[i][v], vf);
+      if (f.minimum) product = fused(product, scales[v], minimums[v] * (vf)rows->corrections.sums[i][group]);
+      else product *= scales[v];
+      totals[i][v] = fused(product, scale, totals[i][v]);
+    }
+  }
+}
+
+/// Fetches the lines that this tile will read of the block PREFETCH_AHEAD bytes on.
+INLINE void fetch_ahead(kindred_format f, const panel_chunk *chunk, size_t block, size_t half) {
+  const size_t bytes = kindred_block_bytes(f) / (HALVES / TILE_HALVES);
+  const uint8_t *ahead = chunk->packed + block * kindred_block_bytes(f) + half * bytes + PREFETCH_AHEAD;
+  UNROLL for (size_t i = 0; i < bytes; i += KINDRED_VECTOR_BYTES) __builtin_prefetch(ahead + i);
+}
+
+/// Adds the product of a tile of rows with the weight rows from half `half`, over one chunk, to `sums`.
+INLINE void multiply_tile(tile_kind kind, const panel_chunk *chunk, size_t half, const tile_rows *rows,
+                          float *sums) {
   vf totals[LARGEST_TILE][TILE_VECTORS];
-  UNROLL for (size_t i = 0; i < columns; i++) {
+  UNROLL for (size_t i = 0; i < kind.columns; i++) {
     UNROLL for (size_t v = 0; v < TILE_VECTORS; v++)
-      totals[i][v] = load(sums + (i < count ? i : 0) * KINDRED_PANEL_ROWS + v * LANES);
+      totals[i][v] = load(sums + (i < rows->count ? i : 0) * KINDRED_PANEL_ROWS + v * LANES);
   }
   for (size_t b = 0; b < chunk->blocks; b++) {
-    if (direct) {
-      const uint8_t *ahead = chunk->packed + b * kindred_block_bytes(f) + PREFETCH_AHEAD;
-      const size_t bytes = TILE_HALVES == HALVES ? kindred_block_bytes(f) : kindred_block_bytes(f) / HALVES;
-      UNROLL for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(ahead + half * bytes + i);
-    }
-    UNROLL for (size_t g = 0; g < groups; g++) {
-      vi dots[LARGEST_TILE][TILE_VECTORS];
-      vf scales[TILE_VECTORS], minimums[TILE_VECTORS];
-      UNROLL for (size_t i = 0; i < columns; i++) {
-        vi start = f.minimum || f.offset == 0 ? (vi)0 : (vi)rows->corrections.starts[i][b * groups + g];
-        UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) dots[i][v] = start;
-      }
-      const size_t steps = KINDRED_BLOCK_VECTORS / groups;
-      dot_group(columns, f, direct, chunk, b, half, g * steps, steps, rows, dots);
-      group_scales(f, direct, chunk, b, g, half, scales, minimums);
-      UNROLL for (size_t i = 0; i < columns; i++) {
-        vf scale = (vf)rows->scales[i][b];
-        UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) {
-          vf product = __builtin_convertvector(dots[i][v], vf);
-          if (f.minimum)
-            product = fused(product, scales[v], minimums[v] * (vf)rows->corrections.sums[i][b * groups + g]);
-          else product *= scales[v];
-          totals[i][v] = fused(product, scale, totals[i][v]);
-        }
-      }
-    }
+    if (kind.direct) fetch_ahead(kind.format, chunk, b, half);
+    UNROLL for (size_t g = 0; g < groups_of(kind.format); g++)
+      multiply_group(kind, chunk, (place){b, g, half}, rows, totals);
   }
-  UNROLL for (size_t i = 0; i < columns; i++) {
-    if (i < count) {
+  UNROLL for (size_t i = 0; i < kind.columns; i++) {
+    if (i < rows->count) {
       UNROLL for (size_t v = 0; v < TILE_VECTORS; v++)
         store(sums + i * KINDRED_PANEL_ROWS + v * LANES, totals[i][v]);
     }
   }
 }
 
-/// One tile of rows, against all weight rows of a panel's chunk.
-INLINE void multiply_tiles(size_t columns, kindred_format f, bool direct, const panel_chunk *chunk, const row_block *block,
-                           size_t first, size_t count) {
-  tile_rows rows;
+/// The tile of rows from `first` of the block, against all weight rows of a chunk.
+INLINE void multiply_tiles(size_t columns, kindred_format f, bool direct, const panel_chunk *chunk,
+                           const row_block *block, size_t first) {
   const kindred_activations *a = block->a;
+  const tile_kind kind = {columns, f, direct};
+  tile_rows rows;
+  rows.count = smaller(columns, block->rows - first);
   UNROLL for (size_t i = 0; i < columns; i++) {
-    size_t row = block->first + first + (i < count ? i : 0);
+    size_t row = block->first + first + (i < rows.count ? i : 0);
     rows.quants[i] = a->quants + row * block->padded + chunk->first_block * KINDRED_BLOCK;
     rows.scales[i] = a->scales + row * (block->padded / KINDRED_ACTIVATION_BLOCK) + chunk->first_block;
     const int32_t *sums = a->sums + row * (block->padded / 16) + chunk->first_block * BLOCK_GROUPS;
+    // A constant count of groups is vectorised well.
     if (chunk->blocks == KINDRED_CHUNK_BLOCKS)
-      correct(f, i, sums, KINDRED_CHUNK_BLOCKS * (KINDRED_BLOCK / f.scale_columns), &rows.corrections);
-    else correct(f, i, sums, chunk->blocks * (KINDRED_BLOCK / f.scale_columns), &rows.corrections);
+      correct(f, i, sums, KINDRED_CHUNK_BLOCKS * groups_of(f), &rows.corrections);
+    else correct(f, i, sums, chunk->blocks * groups_of(f), &rows.corrections);
   }
   for (size_t half = 0; half < HALVES; half += TILE_HALVES)
-    multiply_tile(columns, f, direct, chunk, half, &rows, count,
+    multiply_tile(kind, chunk, half, &rows,
                   block->sums + first * KINDRED_PANEL_ROWS + half * KINDRED_HALF_ROWS);
 }
 
+// MARK: Panels
+
 /// All rows of a block with one panel. A call of few rows reads the panel directly, others unpack it first.
 INLINE void multiply_panel_as(kindred_format f, const uint8_t *panel, const row_block *block) {
-  const bool few = block->rows <= LARGEST_TILE;
   unpacked_chunk unpacked;
   size_t blocks = block->a->columns / KINDRED_BLOCK;
   for (size_t first_block = 0; first_block < blocks; first_block += KINDRED_CHUNK_BLOCKS) {
@@ -275,16 +313,15 @@ INLINE void multiply_panel_as(kindred_format f, const uint8_t *panel, const row_
         .first_block = first_block,
     };
     panel = chunk.packed + chunk.blocks * kindred_block_bytes(f);
-    if (few) {
-      WITH_TILE(block->rows, multiply_tiles, f, true, &chunk, block, 0, block->rows);
+    if (block->rows <= LARGEST_TILE) {
+      WITH_TILE(block->rows, multiply_tiles, f, true, &chunk, block, 0);
       continue;
     }
     unpack_chunk(f, chunk, &unpacked);
-    for (size_t line = 0; line < (size_t)(panel - chunk.header); line += 64) __builtin_prefetch(panel + line);
-    for (size_t row = 0; row < block->rows; row += LARGEST_TILE) {
-      size_t count = smaller(LARGEST_TILE, block->rows - row);
-      WITH_TILE(count, multiply_tiles, f, false, &chunk, block, row, count);
-    }
+    const size_t bytes = (size_t)(panel - chunk.header);
+    for (size_t i = 0; i < bytes; i += KINDRED_VECTOR_BYTES) __builtin_prefetch(panel + i);
+    for (size_t row = 0; row < block->rows; row += LARGEST_TILE)
+      WITH_TILE(block->rows - row, multiply_tiles, f, false, &chunk, block, row);
   }
 }
 
@@ -308,7 +345,7 @@ static void multiply_panel(kindred_type type, const uint8_t *panel, const row_bl
 }
 
 /// The panels of a product with quantised weights.
-static void multiply_quantised_panels(kindred_type type, const product *p) {
+static void multiply_quantised(kindred_type type, const product *p) {
   float sums[BLOCK_ROWS * KINDRED_PANEL_ROWS];
   size_t panel_bytes = kindred_panel_bytes(type, p->a->columns);
   row_block block = {p->a, (p->a->columns + 63) / 64 * 64, 0, 0, sums};
@@ -319,19 +356,20 @@ static void multiply_quantised_panels(kindred_type type, const product *p) {
       multiply_panel(type, p->panels + panel * panel_bytes, &block);
       for (size_t i = 0; i < block.rows; i++)
         for (size_t r = 0; r < KINDRED_PANEL_ROWS; r += LANES)
-          write_out(p, block.first + i, panel * KINDRED_PANEL_ROWS + r, load(sums + i * KINDRED_PANEL_ROWS + r));
+          write_out(p, block.first + i, panel * KINDRED_PANEL_ROWS + r,
+                    load(sums + i * KINDRED_PANEL_ROWS + r));
     }
 }
 
-static void multiply(kindred_type type, const void *panels, size_t panel_begin, size_t panel_end, size_t rows,
-                     const kindred_activations *a, size_t a_rows, const float *bias, bool accumulate, float *out,
-                     size_t out_stride) {
+static void multiply(kindred_type type, const void *panels, size_t panel_begin, size_t panel_end,
+                     size_t rows, const kindred_activations *a, size_t a_rows, const float *bias,
+                     bool accumulate, float *out, size_t out_stride) {
   product p = {panels, panel_begin, panel_end, rows, a, a_rows, bias, accumulate, out, out_stride};
   switch (type) {
   case KINDRED_F32: multiply_dense(KINDRED_F32, &p); break;
   case KINDRED_F16: multiply_dense(KINDRED_F16, &p); break;
   case KINDRED_BF16: multiply_dense(KINDRED_BF16, &p); break;
-  default: multiply_quantised_panels(type, &p);
+  default: multiply_quantised(type, &p);
   }
 }
 

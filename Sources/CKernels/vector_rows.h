@@ -1,7 +1,8 @@
-// Kernels on rows of floats, for every instruction set (see vector.h): exp, softmax, norm, rotation, quantisation.
+// Kernels on rows of floats, for every instruction set (see vector.h): exp, softmax, norm, rotation,
+// quantisation.
 //
-// exp is e^x = 2^n · e^r with n = round(x / ln 2) and a polynomial of degree 6 in r, |r| ≤ ln 2 / 2; its relative error
-// stays below 1.5e-7 (Tests/CKernelsTests checks 3e-7 over the whole range).
+// exp is e^x = 2^n · e^r with n = round(x / ln 2) and a polynomial of degree 6 in r, |r| ≤ ln 2 / 2; its
+// relative error stays below 1.5e-7 (Tests/CKernelsTests checks 3e-7 over the whole range).
 #ifndef KINDRED_VECTOR_ROWS_H
 #define KINDRED_VECTOR_ROWS_H
 

@@ -1,7 +1,9 @@
-// Runs every kernel of every instruction set of this machine over odd sizes and compares it with the generic one.
+// Runs every kernel of every instruction set of this machine over odd sizes and compares it with the generic
+// one.
 //
-// A plain C program, for what the Swift tests cannot have: address and undefined-behaviour sanitizers (sanitize.sh) and
-// an emulated processor (neon.sh). Buffers are allocated to the byte, so that a sanitizer sees any step beyond them.
+// A plain C program, for what the Swift tests cannot have: address and undefined-behaviour sanitizers
+// (sanitize.sh) and an emulated processor (neon.sh). Buffers are allocated to the byte, so that a sanitizer
+// sees any step beyond them.
 #define _GNU_SOURCE  // for posix_memalign()
 #include <math.h>
 #include <stdio.h>
@@ -38,7 +40,8 @@ static void compare(const char *what, size_t size, const float *found, const flo
   for (size_t i = 0; i < count; i++) {
     if (fabsf(found[i] - expected[i]) <= tolerance + 1e-6f * fabsf(expected[i])) continue;
     if (found[i] == expected[i] || (isnan(found[i]) && isnan(expected[i]))) continue;  // infinities too
-    printf("%s of %zu: element %zu is %g, generic %g\n", what, size, i, (double)found[i], (double)expected[i]);
+    printf("%s of %zu: element %zu is %g, generic %g\n", what, size, i, (double)found[i],
+           (double)expected[i]);
     failures++;
     return;
   }
@@ -51,12 +54,23 @@ typedef struct {
   size_t block_columns, block_bytes, factors[2];
 } layout;
 
+/// No factor of type f16 at this place.
+#define NONE SIZE_MAX
+
 static const layout layouts[] = {
-    {KINDRED_F32, 1, 4, {9999, 9999}},    {KINDRED_F16, 1, 2, {0, 9999}},     {KINDRED_BF16, 1, 2, {0, 9999}},
-    {KINDRED_Q4_0, 32, 18, {0, 9999}},    {KINDRED_Q4_1, 32, 20, {0, 2}},     {KINDRED_Q5_0, 32, 22, {0, 9999}},
-    {KINDRED_Q5_1, 32, 24, {0, 2}},       {KINDRED_Q8_0, 32, 34, {0, 9999}},  {KINDRED_Q2_K, 256, 84, {80, 82}},
-    {KINDRED_Q3_K, 256, 110, {108, 9999}}, {KINDRED_Q4_K, 256, 144, {0, 2}},  {KINDRED_Q5_K, 256, 176, {0, 2}},
-    {KINDRED_Q6_K, 256, 210, {208, 9999}},
+    {KINDRED_F32, 1, 4, {NONE, NONE}},
+    {KINDRED_F16, 1, 2, {0, NONE}},
+    {KINDRED_BF16, 1, 2, {0, NONE}},
+    {KINDRED_Q4_0, 32, 18, {0, NONE}},
+    {KINDRED_Q4_1, 32, 20, {0, 2}},
+    {KINDRED_Q5_0, 32, 22, {0, NONE}},
+    {KINDRED_Q5_1, 32, 24, {0, 2}},
+    {KINDRED_Q8_0, 32, 34, {0, NONE}},
+    {KINDRED_Q2_K, 256, 84, {80, 82}},
+    {KINDRED_Q3_K, 256, 110, {108, NONE}},
+    {KINDRED_Q4_K, 256, 144, {0, 2}},
+    {KINDRED_Q5_K, 256, 176, {0, 2}},
+    {KINDRED_Q6_K, 256, 210, {208, NONE}},
 };
 
 static uint8_t *random_weights(layout l, size_t bytes) {
@@ -68,7 +82,7 @@ static uint8_t *random_weights(layout l, size_t bytes) {
       memcpy(source + start, &x, sizeof x);
     }
     for (int i = 0; i < 2; i++)
-      if (l.factors[i] != 9999) {
+      if (l.factors[i] != NONE) {
         uint8_t *high = source + start + l.factors[i] + 1;
         *high = l.type == KINDRED_BF16 ? (*high & 0x81) | 0x3c : (*high & 0x87) | 0x1c;
       }
@@ -76,7 +90,8 @@ static uint8_t *random_weights(layout l, size_t bytes) {
   return source;
 }
 
-static kindred_activations quantized(const kindred_kernels *k, const float *values, size_t rows, size_t columns) {
+static kindred_activations quantized(const kindred_kernels *k, const float *values, size_t rows,
+                                     size_t columns) {
   size_t padded = (columns + 63) / 64 * 64;
   int8_t *quants = allocate(rows * padded);
   float *scales = allocate(rows * padded / 32 * sizeof *scales);
@@ -87,6 +102,10 @@ static kindred_activations quantized(const kindred_kernels *k, const float *valu
   return (kindred_activations){columns, values, quants, scales, sums};
 }
 
+static void release(kindred_activations a) {
+  free((void *)a.quants), free((void *)a.scales), free((void *)a.sums);
+}
+
 static void check_multiply(const kindred_kernels *k, const kindred_kernels *generic, layout l, size_t columns,
                            size_t rows, size_t a_rows) {
   size_t row_bytes = columns / l.block_columns * l.block_bytes, panels = (rows + 31) / 32;
@@ -94,19 +113,20 @@ static void check_multiply(const kindred_kernels *k, const kindred_kernels *gene
   uint8_t *source = random_weights(l, rows * row_bytes), *packed = allocate(panels * panel_bytes);
   for (size_t p = 0; p < panels; p++) {
     size_t left = rows - p * 32;
-    kindred_pack_panel(l.type, source + p * 32 * row_bytes, left < 32 ? left : 32, columns, packed + p * panel_bytes);
+    kindred_pack_panel(l.type, source + p * 32 * row_bytes, left < 32 ? left : 32, columns,
+                       packed + p * panel_bytes);
   }
   float *values = random_floats(a_rows * columns), *bias = random_floats(rows);
-  kindred_activations a = quantized(k, values, a_rows, columns), b = quantized(generic, values, a_rows, columns);
+  kindred_activations a = quantized(k, values, a_rows, columns);
+  kindred_activations b = quantized(generic, values, a_rows, columns);
   float *found = random_floats(a_rows * rows), *expected = allocate(a_rows * rows * sizeof *expected);
   memcpy(expected, found, a_rows * rows * sizeof *expected);
   k->multiply(l.type, packed, 0, panels, rows, &a, a_rows, bias, true, found, rows);
   generic->multiply(l.type, packed, 0, panels, rows, &b, a_rows, bias, true, expected, rows);
   compare("multiply", (size_t)l.type * 1000000 + columns * 1000 + a_rows, found, expected, a_rows * rows,
           2e-5f * sqrtf((float)columns));
-  void *all[] = {source, packed, values, bias, found, expected, (void *)a.quants, (void *)a.scales, (void *)a.sums,
-                 (void *)b.quants, (void *)b.scales, (void *)b.sums};
-  for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+  release(a), release(b);
+  free(source), free(packed), free(values), free(bias), free(found), free(expected);
 }
 
 static void check_multiplies(const kindred_kernels *k, const kindred_kernels *generic) {
@@ -149,17 +169,15 @@ static void check_row(const kindred_kernels *k, const kindred_kernels *generic, 
       printf("quantize of %zu differs\n", n);
       failures++;
     }
-    void *all[] = {(void *)a.quants, (void *)a.scales, (void *)a.sums,
-                   (void *)b.quants, (void *)b.scales, (void *)b.sums};
-    for (size_t j = 0; j < sizeof all / sizeof *all; j++) free(all[j]);
+    release(a), release(b);
   }
   free(x), free(y), free(found), free(expected);
 }
 
 // MARK: Attention
 
-static void check_attention(const kindred_kernels *k, const kindred_kernels *generic, kindred_type type, size_t d,
-                            size_t m, size_t count) {
+static void check_attention(const kindred_kernels *k, const kindred_kernels *generic, kindred_type type,
+                            size_t d, size_t m, size_t count) {
   size_t page_bytes = KINDRED_PAGE_POSITIONS * d * (type == KINDRED_F32 ? 4 : 2);
   uint8_t *pages[4];
   for (int i = 0; i < 4; i++) pages[i] = memset(allocate(page_bytes), 0, page_bytes);
