@@ -45,7 +45,9 @@ let package = Package(
       ]),
     .systemLibrary(
       name: "CPCRE2", path: "Sources/CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
-    module("Tokenization", exclude: ["make_unicode_classes.py"], ["KindredModelFiles", "CPCRE2"]),
+    module(
+      "Tokenization", exclude: ["make_unicode_classes.py", "make_normal_form.py"],
+      ["KindredModelFiles", "CPCRE2"]),
     module("KVStore", ["KindredCompute"]),
     module("Attention", ["KindredKVStore"]),
     module("Transformer", ["KindredAttention", "KindredModelFiles"]),

@@ -62,8 +62,10 @@ struct PairMerger {
     heap.removeAll(keepingCapacity: true)
     for index in 0..<count - 1 { propose(Int32(index), lookup) }
     while let candidate = popSmallest() {
-      let left = Int(candidate.order & 0xFFFF_FFFF), right = Int(candidate.rightIndex)
-      guard symbols[left] == candidate.left, next[left] == candidate.rightIndex, symbols[right] == candidate.right
+      let left = Int(candidate.order & 0xFFFF_FFFF)
+      let right = Int(candidate.rightIndex)
+      guard symbols[left] == candidate.left, next[left] == candidate.rightIndex,
+        symbols[right] == candidate.right
       else { continue }
       symbols[left] = candidate.result
       symbols[right] = -1
@@ -83,7 +85,8 @@ struct PairMerger {
     guard found != .max else { return }
     heap.append(
       Candidate(
-        order: found & ~0xFFFF_FFFF | UInt64(left), result: Int32(bitPattern: UInt32(truncatingIfNeeded: found)),
+        order: found & ~0xFFFF_FFFF | UInt64(left),
+        result: Int32(bitPattern: UInt32(truncatingIfNeeded: found)),
         left: symbols[Int(left)], right: symbols[Int(right)], rightIndex: right))
     var child = heap.count - 1
     while child > 0, heap[child].order < heap[(child - 1) / 2].order {

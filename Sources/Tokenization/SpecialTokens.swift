@@ -36,11 +36,19 @@ struct SpecialTokens: Sendable {
         continue
       }
       var end = index
-      if entry.stripsLeft { while end > textStart, Self.isSpace(text[end - 1]) { end -= 1 } }
+      if entry.stripsLeft {
+        while let length = Self.spaceLength(in: textStart..<end, { end - $0..<end }, of: text) {
+          end -= length
+        }
+      }
       if end > textStart { body(textStart..<end, nil) }
       body(index..<index + entry.content.count, entry.id)
       index += entry.content.count
-      if entry.stripsRight { while index < text.count, Self.isSpace(text[index]) { index += 1 } }
+      if entry.stripsRight {
+        while let length = Self.spaceLength(in: index..<text.count, { index..<index + $0 }, of: text) {
+          index += length
+        }
+      }
       textStart = index
     }
     if textStart < text.count { body(textStart..<text.count, nil) }
@@ -50,10 +58,22 @@ struct SpecialTokens: Sendable {
     let candidates = entries[Int(text[index])]
     guard !candidates.isEmpty else { return nil }
     return candidates.first { entry in
-      guard includingControl || !entry.isControl, text.count - index >= entry.content.count else { return false }
+      guard includingControl || !entry.isControl, text.count - index >= entry.content.count else {
+        return false
+      }
       return entry.content.indices.allSatisfy { text[index + $0] == entry.content[$0] }
     }
   }
 
-  private static func isSpace(_ byte: UInt8) -> Bool { byte == 0x20 || (0x09...0x0D).contains(byte) }
+  /// Bytes of the white space at one end of a part of `text`, or `nil` where there is none; `place` says where in
+  /// `text` a character of so many bytes would be.
+  private static func spaceLength(
+    in part: Range<Int>, _ place: (Int) -> Range<Int>, of text: UnsafeBufferPointer<UInt8>
+  ) -> Int? {
+    (1...3).first { length in
+      guard length <= part.count else { return false }
+      let scalars = String(decoding: text[place(length)], as: UTF8.self).unicodeScalars
+      return scalars.count == 1 && scalars.allSatisfy(\.properties.isWhitespace)
+    }
+  }
 }

@@ -13,7 +13,11 @@ public struct StreamingDetokenizer {
   public init(_ tokenizer: Tokenizer, skipsControlTokens: Bool = true) {
     self.tokenizer = tokenizer
     self.skipsControlTokens = skipsControlTokens
-    if case .characters(let prefix) = tokenizer.parts.scheme { dropsSpace = prefix != .none } else { dropsSpace = false }
+    if case .characters(let prefix) = tokenizer.parts.scheme {
+      dropsSpace = prefix != .none
+    } else {
+      dropsSpace = false
+    }
   }
 
   /// The text that is complete with this token.

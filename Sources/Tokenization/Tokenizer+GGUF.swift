@@ -51,12 +51,14 @@ extension Tokenizer {
     let name = try file.stringIfPresent("tokenizer.ggml.pre") ?? "default"
     guard let preTokenizer = PreTokenizer(ggufName: name) else {
       throw file.error(
-        "tokenizer.ggml.pre", "expected one of \(PreTokenizer.ggufNames.joined(separator: ", ")), found \"\(name)\"")
+        "tokenizer.ggml.pre",
+        "expected one of \(PreTokenizer.ggufNames.joined(separator: ", ")), found \"\(name)\"")
     }
     var vocabulary = Vocabulary()
     for index in tokens.indices {
       let content = Array(tokens[index])
-      vocabulary.append(kinds[index] == .normal ? ByteAlphabet.bytes(of: content) : content, kind: kinds[index])
+      vocabulary.append(
+        kinds[index] == .normal ? ByteAlphabet.bytes(of: content) : content, kind: kinds[index])
     }
     vocabulary.makeIndex()
     let merges = try file.strings("tokenizer.ggml.merges")
@@ -65,7 +67,8 @@ extension Tokenizer {
       // Neither side begins with a space: the alphabet has none.
       let sides = merge.split(separator: 0x20, maxSplits: 1)
       guard sides.count == 2 else { continue }
-      let left = ByteAlphabet.bytes(of: Array(sides[0])), right = ByteAlphabet.bytes(of: Array(sides[1]))
+      let left = ByteAlphabet.bytes(of: Array(sides[0]))
+      let right = ByteAlphabet.bytes(of: Array(sides[1]))
       table.insert(left, right, rank: rank, in: vocabulary)
     }
     var parts = Parts(scheme: .bytes, vocabulary: vocabulary, merges: table, preTokenizer: preTokenizer)
@@ -86,7 +89,8 @@ extension Tokenizer {
     vocabulary.makeIndex()
     let prefix = try file.boolIfPresent("tokenizer.ggml.add_space_prefix") ?? true
     return Parts(
-      scheme: .characters(prefix: prefix ? .each : .none), vocabulary: vocabulary, merges: merges(vocabulary, scores: scores),
+      scheme: .characters(prefix: prefix ? .each : .none), vocabulary: vocabulary,
+      merges: merges(vocabulary, scores: scores),
       preTokenizer: .none)
   }
 
@@ -132,7 +136,8 @@ enum ByteAlphabet {
     var table = [Int16](repeating: -1, count: 324)
     var next = 256
     for byte in 0..<256 {
-      let isPrintable = (0x21...0x7E).contains(byte) || (0xA1...0xAC).contains(byte) || (0xAE...0xFF).contains(byte)
+      let isPrintable =
+        (0x21...0x7E).contains(byte) || (0xA1...0xAC).contains(byte) || (0xAE...0xFF).contains(byte)
       table[isPrintable ? byte : next] = Int16(byte)
       if !isPrintable { next += 1 }
     }

@@ -40,7 +40,8 @@ private struct TokenizerFile {
   let root: JSONNode
 
   func unsupported(_ field: String, _ expected: String, _ found: String?) -> TokenizerError {
-    .unsupported(path: root.path, field: field, expected: expected, found: found.map { "\"\($0)\"" } ?? "nothing")
+    .unsupported(
+      path: root.path, field: field, expected: expected, found: found.map { "\"\($0)\"" } ?? "nothing")
   }
 
   func parts() throws -> Tokenizer.Parts {
@@ -154,7 +155,8 @@ private struct TokenizerFile {
 
   /// The token that the post-processor puts first.
   func beginning() throws -> String? {
-    for step in try steps("post_processor", "processors") where try step.string("type") == "TemplateProcessing" {
+    for step in try steps("post_processor", "processors")
+    where try step.string("type") == "TemplateProcessing" {
       return try step.elements("single").first?.stringIfPresent("SpecialToken.id")
     }
     return nil
@@ -207,8 +209,11 @@ private struct Splitting {
         }
         splitsDigits = true
       case "Split":
-        guard let pattern = try step.stringIfPresent("pattern.Regex") else { continue }  // Gemma splits at spaces that are gone
-        guard case .none = preTokenizer else { throw file.unsupported("pre_tokenizer", "one Split", "several") }
+        // Gemma splits at spaces, of which its normalizer leaves none.
+        guard let pattern = try step.stringIfPresent("pattern.Regex") else { continue }
+        guard case .none = preTokenizer else {
+          throw file.unsupported("pre_tokenizer", "one Split", "several")
+        }
         do { preTokenizer = try PreTokenizer(pattern: pattern) } catch {
           throw TokenizerError.pattern(path: file.root.path, error)
         }
@@ -216,7 +221,7 @@ private struct Splitting {
         switch try step.stringIfPresent("prepend_scheme") ?? "always" {
         case "never": prefix = Tokenizer.SpacePrefix.none
         case "first": prefix = .first
-        default: prefix = .each
+        default: prefix = .missing
         }
       case let other:
         throw file.unsupported("pre_tokenizer", "ByteLevel, Digits, Split or Metaspace", other)

@@ -18,8 +18,10 @@ public struct Tokenizer: Sendable {
   /// Where SentencePiece-style tokenizers put a space before text; decoding takes the first one away.
   enum SpacePrefix: Sendable {
     case none
-    /// Before the text.
+    /// Before the text, unless it begins with one.
     case first
+    /// Before each part between special tokens that does not begin with one.
+    case missing
     /// Before each part between special tokens.
     case each
   }
@@ -52,8 +54,8 @@ public struct Tokenizer: Sendable {
     parts.vocabulary.makeIndex()
     let vocabulary = parts.vocabulary
     byteTokens = (0..<256).map { byte in
-      if parts.scheme == .bytes { return [UInt8(byte)].withUnsafeBufferPointer { vocabulary.id(of: $0) } ?? -1 }
-      return vocabulary.id(of: String(format: "<0x%02X>", byte)) ?? -1
+      let content = parts.scheme == .bytes ? [UInt8(byte)] : Array(String(format: "<0x%02X>", byte).utf8)
+      return content.withUnsafeBufferPointer { vocabulary.id(of: $0) } ?? -1
     }
     parts.endOfGeneration.formUnion(parts.eos.map { [$0] } ?? [])
     parts.endOfGeneration.formUnion(Self.knownEnds.compactMap { vocabulary.id(of: $0) })
@@ -86,7 +88,8 @@ public struct Tokenizer: Sendable {
   ///
   /// Unused entries at the end, with which some files fill up their vocabulary, do not count.
   public func firstDifference(from other: Tokenizer) -> String? {
-    let mine = parts.vocabulary, others = other.parts.vocabulary
+    let mine = parts.vocabulary
+    let others = other.parts.vocabulary
     func quoted(_ content: ArraySlice<UInt8>) -> String { "\"\(String(decoding: content, as: UTF8.self))\"" }
     for id in 0..<Int32(min(mine.count, others.count)) where mine[id] != others[id] {
       return "token \(id) \(quoted(mine[id])) in one and \(quoted(others[id])) in the other"
@@ -116,7 +119,8 @@ public struct Tokenizer: Sendable {
       ids.reserveCapacity(bytes.count / 3)
       special.split(bytes, includingControl: recognizesControlTokens) { range, token in
         if let token { return ids.append(token) }
-        encodePart(UnsafeBufferPointer(rebasing: bytes[range]), isFirst: range.lowerBound == 0, &encoder, into: &ids)
+        let part = UnsafeBufferPointer(rebasing: bytes[range])
+        encodePart(part, isFirst: range.lowerBound == 0, &encoder, into: &ids)
       }
     }
     return ids
@@ -129,18 +133,26 @@ public struct Tokenizer: Sendable {
     if case .characters(let prefix) = parts.scheme {
       var spaced: [UInt8] = []
       spaced.reserveCapacity(part.count + part.count / 2 + 3)
-      if prefix == .each || (prefix == .first && isFirst) { spaced += Self.space }
+      if needsSpace(part, prefix, isFirst: isFirst) { spaced += Self.space }
       for byte in part {
         if byte == 0x20 { spaced += Self.space } else { spaced.append(byte) }
       }
       return spaced.withUnsafeBufferPointer { encodeWords($0, &encoder, into: &ids) }
     }
-    // Below U+0300, whose first byte is 0xCC, every text is in normal form.
-    if parts.normalizes, part.contains(where: { $0 >= 0xCC }) {
-      var normal = String(decoding: part, as: UTF8.self).precomposedStringWithCanonicalMapping
+    if parts.normalizes, var normal = NormalForm.c.normalized(part) {
       return normal.withUTF8 { encodeWords($0, &encoder, into: &ids) }
     }
     encodeWords(part, &encoder, into: &ids)
+  }
+
+  private func needsSpace(_ part: UnsafeBufferPointer<UInt8>, _ prefix: SpacePrefix, isFirst: Bool) -> Bool {
+    lazy var beginsWithSpace = part.first == 0x20 || part.starts(with: Self.space)
+    return switch prefix {
+    case .none: false
+    case .first: isFirst && !beginsWithSpace
+    case .missing: !beginsWithSpace
+    case .each: true
+    }
   }
 
   private func encodeWords(
@@ -172,7 +184,7 @@ public struct Tokenizer: Sendable {
   func fallback(for word: UnsafeBufferPointer<UInt8>, at offset: Int, into ids: inout [Int32]) {
     let end = min(offset + Self.characterLength(word[offset]), word.count)
     let tokens = word[offset..<end].map { byteTokens[Int($0)] }
-    if tokens.allSatisfy({ $0 >= 0 }) { ids += tokens } else if let unknown = parts.unknown { ids.append(unknown) }
+    ids += tokens.allSatisfy { $0 >= 0 } ? tokens : parts.unknown.map { [$0] } ?? []
   }
 
   /// Bytes of the UTF-8 character that begins with `byte`.
@@ -187,8 +199,9 @@ public struct Tokenizer: Sendable {
     let content = parts.vocabulary[id]
     guard parts.scheme != .bytes, !content.isEmpty else { return Array(content) }
     let kind = parts.vocabulary.kinds[Int(id)]
-    if kind == .byte, content.count == 6, let byte = UInt8(String(decoding: content.dropFirst(3).prefix(2), as: UTF8.self), radix: 16) {
-      return [byte]
+    if kind == .byte, content.count == 6 {
+      let digits = String(decoding: content.dropFirst(3).prefix(2), as: UTF8.self)
+      if let byte = UInt8(digits, radix: 16) { return [byte] }
     }
     return kind == .normal ? Self.replaceSpaces(content) : Array(content)
   }
@@ -245,7 +258,10 @@ struct WordEncoder {
   /// Starts a new text, which stays in memory until the next one.
   mutating func begin(_ text: UnsafeBufferPointer<UInt8>) {
     // A short text has few words that come again. Offsets are kept in 32 bits.
-    guard text.count >= 1024, text.count < Int(Int32.max) else { return cache = [] }
+    guard text.count >= 1024, text.count < Int(Int32.max) else {
+      cache = []
+      return
+    }
     var size = 256
     while size < text.count / 16, size < 1 << 15 { size *= 2 }
     cache = Array(repeating: Entry(), count: size)
@@ -272,12 +288,18 @@ struct WordEncoder {
   }
 
   private mutating func encode(_ word: UnsafeBufferPointer<UInt8>, into ids: inout [Int32]) {
-    if tokenizer.parts.prefersWholeWords, let id = tokenizer.parts.vocabulary.id(of: word) { return ids.append(id) }
+    if tokenizer.parts.prefersWholeWords, let id = tokenizer.parts.vocabulary.id(of: word) {
+      return ids.append(id)
+    }
     merger.begin()
     tokenizer.appendSymbols(of: word, to: &merger)
     merger.merge { left, right in tokenizer.parts.merges.lookup(left, right) }
     for symbol in merger.symbols {
-      if symbol >= 0 { ids.append(symbol) } else { tokenizer.fallback(for: word, at: -2 - Int(symbol), into: &ids) }
+      if symbol >= 0 {
+        ids.append(symbol)
+      } else {
+        tokenizer.fallback(for: word, at: -2 - Int(symbol), into: &ids)
+      }
     }
   }
 }

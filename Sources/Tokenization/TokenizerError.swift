@@ -31,7 +31,8 @@ extension Tokenizer {
       try self.init(huggingFace: folder)
     case .safetensors(let weights):
       throw .unsupported(
-        path: weights.path, field: "tokenizer", expected: "a folder with tokenizer.json", found: "weights alone")
+        path: weights.path, field: "tokenizer", expected: "a folder with tokenizer.json",
+        found: "weights alone")
     }
   }
 }
@@ -57,7 +58,8 @@ extension ChatFormat {
     for segment in try segments(messages) {
       switch segment {
       case .marker(let text): tokens += tokenizer.encode(text, addsBOS: false)
-      case .content(let text): tokens += tokenizer.encode(text, recognizesControlTokens: false, addsBOS: false)
+      case .content(let text):
+        tokens += tokenizer.encode(text, recognizesControlTokens: false, addsBOS: false)
       }
     }
     return tokens

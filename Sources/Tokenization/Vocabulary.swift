@@ -4,7 +4,8 @@ import KindredModelFiles
 
 /// What an entry is for. The numbers are those of GGUF's `tokenizer.ggml.token_type`.
 enum TokenKind: UInt8, Sendable {
-  case normal = 1, unknown, control, userDefined, unused, byte
+  case normal = 1
+  case unknown, control, userDefined, unused, byte
 }
 
 /// Token texts as bytes, by id and by content.
