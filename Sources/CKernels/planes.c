@@ -13,7 +13,8 @@ void kindred_residual(const float *x, size_t count, const int8_t *quants, const 
 void kindred_add_planes(const float *first, const float *second, const float *bias, bool accumulate, size_t count,
                         float *out) {
   for (size_t r = 0; r < count; r++) {
-    float sum = first[r] + second[r] + (bias ? bias[r] : 0);
-    out[r] = accumulate ? out[r] + sum : sum;
+    // In the order of two calls of `multiply`, the second of which adds to the first.
+    float sum = first[r] + (bias ? bias[r] : 0);
+    out[r] = (accumulate ? out[r] + sum : sum) + second[r];
   }
 }

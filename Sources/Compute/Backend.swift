@@ -78,22 +78,35 @@ public struct BackendConfiguration: Sendable, Hashable, Codable {
   public var threads: Int
 }
 
+/// How precisely activations must be given where they meet quantised weights.
+public enum ActivationPrecision: Sendable {
+  /// 8 bits with a scale for each 32 elements: an error of about 0.5% of a row.
+  case int8
+  /// About 16 bits.
+  case int16
+}
+
 /// One matrix product: `output (+)= input · matrixᵀ + bias`.
 public struct Product<B: Backend> {
   let matrix: B.Matrix
   let bias: B.Tensor?
   let output: B.Tensor
   let accumulates: Bool
+  let precision: ActivationPrecision
 
   /// - Parameters:
   ///   - matrix: weights, `[outputs, inputs]`.
   ///   - bias: `[1, outputs]`.
   ///   - output: `[rows, outputs]`.
   ///   - accumulates: whether the result is added to `output`, as a residual connection does.
-  public init(_ matrix: B.Matrix, bias: B.Tensor? = nil, into output: B.Tensor, accumulates: Bool = false) {
+  public init(
+    _ matrix: B.Matrix, bias: B.Tensor? = nil, into output: B.Tensor, accumulates: Bool = false,
+    precision: ActivationPrecision = .int16
+  ) {
     self.matrix = matrix
     self.bias = bias
     self.output = output
     self.accumulates = accumulates
+    self.precision = precision
   }
 }

@@ -1,10 +1,9 @@
 // The processor as a backend: weights in packed row panels, activations quantised per block of 32, every operation
 // divided over a fork-join pool.
 //
-// Activations that meet quantised weights are two int8 planes: the rounded values, and the rounded rest. One plane
-// alone moves the gap between two logits by 0.1 on small models, enough to change what a greedy model says; the second
-// makes that less than 0.01. The planes go through the kernels as two rows, so weights are read once: it costs nothing
-// where memory bounds (decode), and up to half the speed where arithmetic does (prefill). See docs/SPEED.md.
+// Activations that meet quantised weights are two int8 planes: the rounded values, and the rounded rest. Products that
+// ask for `ActivationPrecision.int16` use both. See docs/SPEED.md for what one plane costs in accuracy and the other in
+// time.
 //
 // Checked against `transformers` through the tiny models of `TransformerTests`; the kernels against their generic
 // twins in `CKernelsTests`.
@@ -62,7 +61,7 @@ public final class CPUBackend: Backend {
       self.columns = columns
       let padded = (columns + 63) & ~63
       values = try AlignedBuffer(byteCount: rows * columns * 4)
-      // [rows, planes] of padded int8, padded / 32 scales and padded / 16 sums
+      // [planes, rows] of padded int8, padded / 32 scales and padded / 16 sums
       quants = try AlignedBuffer(byteCount: rows * CPUBackend.planes * padded)
       scales = try AlignedBuffer(byteCount: rows * CPUBackend.planes * padded / 8)
       sums = try AlignedBuffer(byteCount: rows * CPUBackend.planes * padded / 4)
@@ -73,15 +72,18 @@ public final class CPUBackend: Backend {
       values.pointer.assumingMemoryBound(to: Float.self) + index * columns
     }
 
-    /// Quantises row `index` from its float values, then what rounding has left.
-    func quantize(row index: Int, with kernels: kindred_kernels) {
+    /// Quantises row `index` of `count` from its float values, then what rounding has left.
+    ///
+    /// The planes stand one after the other, each of `count` rows.
+    func quantize(row index: Int, of count: Int, with kernels: kindred_kernels) {
       withUnsafeTemporaryAllocation(byteCount: columns * 4, alignment: 64) { memory in
         let rest = memory.baseAddress!.assumingMemoryBound(to: Float.self)
         var source = UnsafePointer(self[row: index])
-        for plane in index * CPUBackend.planes..<(index + 1) * CPUBackend.planes {
-          let quants = quants.pointer.assumingMemoryBound(to: Int8.self) + plane * padded
-          let scales = scales.pointer.assumingMemoryBound(to: Float.self) + plane * padded / 32
-          let sums = sums.pointer.assumingMemoryBound(to: Int32.self) + plane * padded / 16
+        for plane in 0..<CPUBackend.planes {
+          let row = plane * count + index
+          let quants = quants.pointer.assumingMemoryBound(to: Int8.self) + row * padded
+          let scales = scales.pointer.assumingMemoryBound(to: Float.self) + row * padded / 32
+          let sums = sums.pointer.assumingMemoryBound(to: Int32.self) + row * padded / 16
           kernels.quantize(source, columns, quants, scales, sums)
           kindred_residual(source, columns, quants, scales, rest)
           source = UnsafePointer(rest)
@@ -89,12 +91,13 @@ public final class CPUBackend: Backend {
       }
     }
 
-    /// All rows as the kernels read them: `rows` of values, `rows · planes` of quants.
-    var kernelView: kindred_activations {
+    /// The rows as the kernels read them, with the quants from row `first` of both planes on.
+    func kernelView(from first: Int = 0) -> kindred_activations {
       kindred_activations(
-        columns: columns, values: self[row: 0], quants: quants.pointer.assumingMemoryBound(to: Int8.self),
-        scales: scales.pointer.assumingMemoryBound(to: Float.self),
-        sums: sums.pointer.assumingMemoryBound(to: Int32.self))
+        columns: columns, values: self[row: 0],
+        quants: quants.pointer.assumingMemoryBound(to: Int8.self) + first * padded,
+        scales: scales.pointer.assumingMemoryBound(to: Float.self) + first * padded / 32,
+        sums: sums.pointer.assumingMemoryBound(to: Int32.self) + first * padded / 16)
     }
   }
 
@@ -108,7 +111,7 @@ public final class CPUBackend: Backend {
     }
   }
 
-  /// int8 rows that stand for one row of activations.
+  /// int8 rows that stand for a row of activations.
   static let planes = 2
 
   public let configuration: BackendConfiguration
@@ -186,7 +189,7 @@ public final class CPUBackend: Backend {
   public func normalize(_ input: Tensor, rows: Int, weight: Tensor, epsilon: Float, into output: Activations) {
     forEachRow(rows) { row in
       self.kernels.rms_norm(input[row: row], weight[row: 0], epsilon, input.columns, output[row: row])
-      output.quantize(row: row, with: self.kernels)
+      output.quantize(row: row, of: rows, with: self.kernels)
     }
   }
 
@@ -203,14 +206,14 @@ public final class CPUBackend: Backend {
   public func prepare(_ input: Tensor, rows: Int, into output: Activations) {
     forEachRow(rows) { row in
       output[row: row].update(from: input[row: row], count: input.columns)
-      output.quantize(row: row, with: self.kernels)
+      output.quantize(row: row, of: rows, with: self.kernels)
     }
   }
 
   public func gate(_ gate: Tensor, _ up: Tensor, rows: Int, into output: Activations) {
     forEachRow(rows) { row in
       self.kernels.silu_multiply(gate[row: row], up[row: row], gate.columns, output[row: row])
-      output.quantize(row: row, with: self.kernels)
+      output.quantize(row: row, of: rows, with: self.kernels)
     }
   }
 
@@ -232,7 +235,6 @@ public final class CPUBackend: Backend {
   }
 
   public func multiply(_ input: Activations, rows: Int, _ products: [Product<CPUBackend>]) {
-    let view = input.kernelView
     // Several pieces per thread even out a core that is slower or shared; one piece is a run of whole panels.
     let panels = products.reduce(0) { $0 + $1.matrix.panelCount }
     let piece = max(1, panels / (pool.threadCount * 8))
@@ -245,48 +247,59 @@ public final class CPUBackend: Backend {
       let product = products[index]
       let first = (item - starts[index]) * piece
       let part = first..<min(first + piece, product.matrix.panelCount)
-      withUnsafePointer(to: view) { activations in
-        if product.matrix.type.blockElements == 1 {
-          self.multiplyDense(product, panels: part, activations, rows: rows)
-        } else {
-          self.multiplyQuantized(product, panels: part, activations, rows: rows)
+      if product.matrix.type.blockElements == 1 || product.precision == .int8 {
+        self.multiply(input.kernelView(), rows: rows, product, panels: part)
+      } else if rows > Self.jointRows {
+        // A panel stays in the cache from one plane to the next.
+        for panel in part {
+          self.multiply(input.kernelView(), rows: rows, product, panels: panel..<panel + 1)
+          self.multiply(input.kernelView(from: rows), rows: rows, product, panels: panel..<panel + 1, isRest: true)
         }
+      } else {
+        self.multiplyPlanesTogether(input, rows: rows, product, panels: part)
       }
     }
   }
 
-  private func multiplyDense(
-    _ product: Product<CPUBackend>, panels: Range<Int>, _ activations: UnsafePointer<kindred_activations>, rows: Int
+  /// Rows up to which both planes go through a kernel as rows of one call: weights are then read once, which is what
+  /// takes the time.
+  private static let jointRows = 3
+
+  /// One product with one plane; the rest is added to what the first plane has given.
+  private func multiply(
+    _ view: kindred_activations, rows: Int, _ product: Product<CPUBackend>, panels: Range<Int>, isRest: Bool = false
   ) {
-    kernels.multiply(
-      product.matrix.type.kernelType, product.matrix.panels.pointer, panels.lowerBound, panels.upperBound,
-      product.matrix.rows, activations, rows, product.bias.map { UnsafePointer($0[row: 0]) }, product.accumulates,
-      product.output[row: 0], product.output.columns)
+    withUnsafePointer(to: view) { view in
+      kernels.multiply(
+        product.matrix.type.kernelType, product.matrix.panels.pointer, panels.lowerBound, panels.upperBound,
+        product.matrix.rows, view, rows, isRest ? nil : product.bias.map { UnsafePointer($0[row: 0]) },
+        isRest || product.accumulates, product.output[row: 0], product.output.columns)
+    }
   }
 
-  /// Multiplies both planes of each row, some panels at a time, and adds them up.
-  private func multiplyQuantized(
-    _ product: Product<CPUBackend>, panels: Range<Int>, _ activations: UnsafePointer<kindred_activations>, rows: Int
+  /// Both planes in one call, some panels at a time. Sums are added in the order of two calls, so that results do not
+  /// depend on the number of rows.
+  private func multiplyPlanesTogether(
+    _ input: Activations, rows: Int, _ product: Product<CPUBackend>, panels: Range<Int>
   ) {
     let matrix = product.matrix
-    let panelRows = KINDRED_PANEL_ROWS
-    // As many panels as keep the sums in the first-level cache, or one.
-    let group = max(1, 64 / rows)
-    let width = group * panelRows
+    let group = 16  // panels whose sums stay in the first-level cache
+    let width = group * KINDRED_PANEL_ROWS
     withUnsafeTemporaryAllocation(byteCount: Self.planes * rows * width * 4, alignment: 64) { memory in
-      let sums = memory.baseAddress!.assumingMemoryBound(to: Float.self)  // [rows · planes, width]
+      let sums = memory.baseAddress!.assumingMemoryBound(to: Float.self)  // [planes, rows, width]
       for panel in stride(from: panels.lowerBound, to: panels.upperBound, by: group) {
-        let first = panel * panelRows
+        let first = panel * KINDRED_PANEL_ROWS
         let end = min(panel + group, panels.upperBound)
-        kernels.multiply(
-          matrix.type.kernelType, matrix.panels.pointer, panel, end, matrix.rows, activations, rows * Self.planes, nil,
-          false, sums - first, width)
-        let count = min(end * panelRows, matrix.rows) - first
+        withUnsafePointer(to: input.kernelView()) { view in
+          kernels.multiply(
+            matrix.type.kernelType, matrix.panels.pointer, panel, end, matrix.rows, view, rows * Self.planes, nil,
+            false, sums - first, width)
+        }
+        let count = min(end * KINDRED_PANEL_ROWS, matrix.rows) - first
         for row in 0..<rows {
-          let planes = sums + row * Self.planes * width
           kindred_add_planes(
-            planes, planes + width, product.bias.map { UnsafePointer($0[row: 0]) + first }, product.accumulates, count,
-            product.output[row: row] + first)
+            sums + row * width, sums + (rows + row) * width, product.bias.map { UnsafePointer($0[row: 0]) + first },
+            product.accumulates, count, product.output[row: row] + first)
         }
       }
     }

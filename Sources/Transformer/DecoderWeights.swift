@@ -10,10 +10,12 @@ public struct Linear<B: Backend> {
   let weight: B.Matrix
   /// `[1, outputs]`.
   let bias: B.Tensor?
+  /// What its inputs need.
+  let precision: ActivationPrecision
 
   /// The product of prepared rows with this map.
   func callAsFunction(into output: B.Tensor, accumulates: Bool = false) -> Product<B> {
-    Product(weight, bias: bias, into: output, accumulates: accumulates)
+    Product(weight, bias: bias, into: output, accumulates: accumulates, precision: precision)
   }
 }
 
@@ -105,6 +107,17 @@ enum TensorRole {
   case down(Int)
 }
 
+extension TensorRole {
+  /// Rounding the inputs of these maps to 8 bits moves the gap between the two best logits least for the time it saves;
+  /// docs/SPEED.md has the figures.
+  var activationPrecision: ActivationPrecision {
+    switch self {
+    case .query, .key, .attentionOutput, .gate: .int8
+    default: .int16
+    }
+  }
+}
+
 /// How a kind of file calls its tensors, without the suffix `.weight` or `.bias`.
 public enum TensorNaming: Sendable {
   case gguf, huggingFace
@@ -180,7 +193,7 @@ private struct WeightReader<B: Backend> {
     byteCount += backend.byteCount(of: matrix)
     let biasName = "\(naming.name(of: role)).bias"
     let bias = try container.tensor(named: biasName) == nil ? nil : vector(role, suffix: "bias", count: outputs)
-    return Linear(weight: matrix, bias: bias)
+    return Linear(weight: matrix, bias: bias, precision: role.activationPrecision)
   }
 }
 

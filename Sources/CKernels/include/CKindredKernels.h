@@ -82,7 +82,7 @@ typedef struct {
 /// rest[k] = x[k] − scales[k / 32] · quants[k] over `count` values: what quantisation has left. `rest` may be x.
 void kindred_residual(const float *x, size_t count, const int8_t *quants, const float *scales, float *rest);
 
-/// out[r] (+)= first[r] + second[r] + bias[r] over `count` values; `bias` may be NULL.
+/// out[r] (+)= first[r] + bias[r], then out[r] += second[r], over `count` values; `bias` may be NULL.
 void kindred_add_planes(const float *first, const float *second, const float *bias, bool accumulate, size_t count,
                         float *out);
 
