@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests in release mode (the kernels are two orders slower without optimisation), once for each instruction
-# set of this machine, and says which real models they can use.
+# Runs all tests in release mode: the kernels are two orders slower without optimisation. Tests of kernels and decoder run
+# under every instruction set of this machine. Says which real models can be used.
 set -euo pipefail
 home=${KINDRED_HOME:-$HOME/.cache/kindred}
 for model in qwen2.5-coder-0.5b qwen2.5-coder-1.5b smollm2-135m; do
