@@ -50,22 +50,55 @@ package struct NormalForm: Sendable {
     unsettled[Int(character >> 6)] |= 1 << UInt64(character & 63)
   }
 
-  /// The normal form of UTF-8 text, or `nil` where it is certainly the text itself.
-  package func normalized(_ text: UnsafeBufferPointer<UInt8>) -> String? {
-    // Below U+0300, whose first byte is 0xCC, every text is in normal form.
-    guard text.contains(where: { $0 >= 0xCC }) else { return nil }
-    let text = String(decoding: text, as: UTF8.self)
-    let mayChange = text.unicodeScalars.contains { scalar in
-      scalar.value < 0x30000 && unsettled[Int(scalar.value >> 6)] >> UInt64(scalar.value & 63) & 1 == 1
+  /// The normal form of valid UTF-8 text, or `nil` where it is the text itself.
+  ///
+  /// Only what stands around unsettled characters is looked at more closely: any other one neither changes nor joins
+  /// what is before it.
+  package func normalized(_ text: UnsafeBufferPointer<UInt8>) -> [UInt8]? {
+    var result: [UInt8] = []
+    var copied = 0
+    var lastSettled = 0
+    var index = 0
+    while index < text.count {
+      let start = index
+      while index < text.count, isUnsettled(text, at: index) { index += Self.length(text[index]) }
+      if index > start {
+        result += text[copied..<lastSettled]
+        let part = String(decoding: text[lastSettled..<min(index, text.count)], as: UTF8.self)
+        appendUTF8(of: composed(decomposed(part)), to: &result)
+        copied = min(index, text.count)
+      }
+      lastSettled = index
+      if index < text.count { index += Self.length(text[index]) }
     }
-    guard mayChange else { return nil }
-    var result = String.UnicodeScalarView()
-    for character in composed(decomposed(text)) {
-      // Decomposing and composing lead from scalars to scalars.
-      result.append(Unicode.Scalar(character.scalar) ?? "\u{FFFD}")
-    }
-    return String(result)
+    guard copied > 0 else { return nil }
+    return result + text[copied...]
   }
+
+  private func appendUTF8(of characters: [Character], to result: inout [UInt8]) {
+    for character in characters {
+      // Decomposing and composing lead from scalars to scalars.
+      result += UTF8.encode(Unicode.Scalar(character.scalar) ?? "\u{FFFD}") ?? UTF8.encodedReplacementCharacter
+    }
+  }
+
+  @inline(__always)
+  private func isUnsettled(_ text: UnsafeBufferPointer<UInt8>, at index: Int) -> Bool {
+    // Below U+0300, whose first byte is 0xCC, every character is settled.
+    text[index] >= 0xCC && isUnsettledBeyondLatin(text, at: index)
+  }
+
+  private func isUnsettledBeyondLatin(_ text: UnsafeBufferPointer<UInt8>, at index: Int) -> Bool {
+    let length = Self.length(text[index])
+    guard index + length <= text.count else { return false }
+    var scalar = Int(text[index]) & (0x7F >> length)
+    for next in index + 1..<index + length { scalar = scalar << 6 | Int(text[next] & 0x3F) }
+    return scalar < 0x30000 && unsettled[scalar >> 6] >> UInt64(scalar & 63) & 1 == 1
+  }
+
+  /// Bytes of the character that begins with `byte`.
+  @inline(__always)
+  private static func length(_ byte: UInt8) -> Int { byte < 0x80 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4 }
 
   /// A code point with its combining class.
   private struct Character {

@@ -14,14 +14,29 @@ struct SpecialTokens: Sendable {
     var stripsRight = false
   }
 
-  /// Entries by first byte, the longest first.
-  private var entries: [[Entry]] = Array(repeating: [], count: 256)
+  private let entries: [Entry]
+  /// A trie of the contents. Its nodes are numbered from 0, the empty content; the key is node << 8 | next byte.
+  private var children: [Int: Int] = [:]
+  /// The position in `entries` of the content that ends at a node, or -1, [node].
+  private var positions: [Int32] = [-1]
+  /// Whether some content begins with a byte, [byte].
+  private var begins = [Bool](repeating: false, count: 256)
 
-  init(_ list: [Entry]) {
-    for entry in list {
-      if let first = entry.content.first { entries[Int(first)].append(entry) }
+  init(_ entries: [Entry]) {
+    self.entries = entries
+    for (position, entry) in entries.enumerated() where !entry.content.isEmpty {
+      begins[Int(entry.content[0])] = true
+      var node = 0
+      for byte in entry.content {
+        let key = node << 8 | Int(byte)
+        node = children[key] ?? positions.count
+        if node == positions.count {
+          children[key] = node
+          positions.append(-1)
+        }
+      }
+      if positions[node] < 0 { positions[node] = Int32(position) }
     }
-    for byte in entries.indices { entries[byte].sort { $0.content.count > $1.content.count } }
   }
 
   /// Calls `body` for the parts of `text` in order: with a token, or with `nil` for text in between.
@@ -55,14 +70,17 @@ struct SpecialTokens: Sendable {
   }
 
   private func match(_ text: UnsafeBufferPointer<UInt8>, at index: Int, includingControl: Bool) -> Entry? {
-    let candidates = entries[Int(text[index])]
-    guard !candidates.isEmpty else { return nil }
-    return candidates.first { entry in
-      guard includingControl || !entry.isControl, text.count - index >= entry.content.count else {
-        return false
-      }
-      return entry.content.indices.allSatisfy { text[index + $0] == entry.content[$0] }
+    guard begins[Int(text[index])] else { return nil }
+    var longest: Entry?
+    var node = 0
+    for byte in text[index...] {
+      guard let child = children[node << 8 | Int(byte)] else { break }
+      node = child
+      guard positions[node] >= 0 else { continue }
+      let entry = entries[Int(positions[node])]
+      if includingControl || !entry.isControl { longest = entry }
     }
+    return longest
   }
 
   /// Bytes of the white space at one end of a part of `text`, or `nil` where there is none; `place` says where in

@@ -48,6 +48,8 @@ public struct Tokenizer: Sendable {
   private let special: SpecialTokens
   /// The token of each byte; -1 where there is none.
   private let byteTokens: [Int32]
+  /// Whether some token goes on with `▁` after a byte, [byte]. Nothing merges across any other byte and `▁`.
+  private let joinsSpace: [Bool]
 
   init(_ parts: Parts) {
     var parts = parts
@@ -60,6 +62,7 @@ public struct Tokenizer: Sendable {
     parts.endOfGeneration.formUnion(parts.eos.map { [$0] } ?? [])
     parts.endOfGeneration.formUnion(Self.knownEnds.compactMap { vocabulary.id(of: $0) })
     special = SpecialTokens(parts.special)
+    joinsSpace = parts.scheme == .bytes ? [] : Self.bytesBeforeSpaces(in: vocabulary)
     self.parts = parts
   }
 
@@ -139,8 +142,8 @@ public struct Tokenizer: Sendable {
       }
       return spaced.withUnsafeBufferPointer { encodeWords($0, &encoder, into: &ids) }
     }
-    if parts.normalizes, var normal = NormalForm.c.normalized(part) {
-      return normal.withUTF8 { encodeWords($0, &encoder, into: &ids) }
+    if parts.normalizes, let normal = NormalForm.c.normalized(part) {
+      return normal.withUnsafeBufferPointer { encodeWords($0, &encoder, into: &ids) }
     }
     encodeWords(part, &encoder, into: &ids)
   }
@@ -159,7 +162,33 @@ public struct Tokenizer: Sendable {
     _ text: UnsafeBufferPointer<UInt8>, _ encoder: inout WordEncoder, into ids: inout [Int32]
   ) {
     encoder.begin(text)
-    parts.preTokenizer.forEachWord(in: text) { word in encoder.encode(word, of: text, into: &ids) }
+    parts.preTokenizer.forEachWord(in: text) { word in
+      if parts.scheme == .bytes { return encoder.encode(word, of: text, into: &ids) }
+      var start = word.lowerBound
+      // Shorter words merge faster, and come again.
+      for index in word.dropFirst() where Self.isSpace(text, at: index) && !joinsSpace[Int(text[index - 1])] {
+        encoder.encode(start..<index, of: text, into: &ids)
+        start = index
+      }
+      encoder.encode(start..<word.upperBound, of: text, into: &ids)
+    }
+  }
+
+  private static func bytesBeforeSpaces(in vocabulary: Vocabulary) -> [Bool] {
+    var joins = [Bool](repeating: false, count: 256)
+    for id in 0..<Int32(vocabulary.count) {
+      vocabulary[id].withUnsafeBufferPointer { content in
+        for index in content.indices.dropFirst() where isSpace(content, at: index) {
+          joins[Int(content[index - 1])] = true
+        }
+      }
+    }
+    return joins
+  }
+
+  /// Whether ``space`` stands at `index`.
+  private static func isSpace(_ text: UnsafeBufferPointer<UInt8>, at index: Int) -> Bool {
+    text[index] == 0xE2 && index + 2 < text.count && text[index + 1] == 0x96 && text[index + 2] == 0x81
   }
 
   /// `▁`, which stands for a space in SentencePiece's tokens.

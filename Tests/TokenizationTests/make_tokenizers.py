@@ -5,7 +5,7 @@ Small tokenizers of each kind are trained here and saved as `tokenizer.json` or 
 `TokenizerFixtures.swift` has too). Of the real vocabularies only checksums are kept: give the GGUF files and the folder
 with `wikitext2/wiki.test.raw` and `humaneval/HumanEval.jsonl.gz` to renew them.
 
-Run: python3 make_tokenizers.py [--data FOLDER --qwen2 FILE.gguf --smollm2 FILE.gguf]
+Run: python3 make_tokenizers.py [--data FOLDER --qwen2 FILE.gguf --smollm2 FILE.gguf --gemma FILE.gguf]
 The versions that it ran with stand in `versions.json`.
 """
 
@@ -309,16 +309,29 @@ def tokenizer_of(path):
   field = lambda name: reader.fields[f"tokenizer.ggml.{name}"].contents()
   tokens, types = field("tokens"), field("token_type")
   vocabulary = {token: id for id, token in enumerate(tokens)}
-  merges = [tuple(merge.split(" ")) for merge in field("merges")]
-  tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-  if field("pre") == "qwen2":
+  if field("model") == "llama":
+    # As `transformers` converts SentencePiece models: every way to make a token of two is a merge, by its score.
+    scores, merges = field("scores"), []
+    for id, token in enumerate(tokens):
+      for left, right in [(token[:cut], token[cut:]) for cut in range(1, len(token)) if types[id] in (1, 4)]:
+        if left in vocabulary and right in vocabulary:
+          merges.append((-scores[id], vocabulary[left], vocabulary[right], (left, right)))
+    merges = [merge[-1] for merge in sorted(merges)]
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True, unk_token="<unk>"))
+  else:
+    merges = [tuple(merge.split(" ")) for merge in field("merges")]
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.decoder = decoders.ByteLevel()
+  if field("model") == "llama":
+    assert not field("add_space_prefix")
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+  elif field("pre") == "qwen2":
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = split(QWEN2)
   else:
     assert field("pre") == "smollm"
     digits = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(digits)
-  tokenizer.decoder = decoders.ByteLevel()
   for token, type in zip(tokens, types):
     if type == 3:
       tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True)])
@@ -353,6 +366,7 @@ if __name__ == "__main__":
   parser.add_argument("--data", type=pathlib.Path)
   parser.add_argument("--qwen2")
   parser.add_argument("--smollm2")
+  parser.add_argument("--gemma")
   arguments = parser.parse_args()
   HERE.mkdir(parents=True, exist_ok=True)
   write("strings.json", STRINGS)
@@ -362,4 +376,4 @@ if __name__ == "__main__":
   small_sentencepiece()
   write("normal_forms.json", normal_forms())
   if arguments.data:
-    write("real.json", {name: real(getattr(arguments, name), arguments.data) for name in ("qwen2", "smollm2")})
+    write("real.json", {name: real(getattr(arguments, name), arguments.data) for name in ("qwen2", "smollm2", "gemma")})
