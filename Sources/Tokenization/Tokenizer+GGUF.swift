@@ -31,7 +31,9 @@ extension Tokenizer {
       for key in ["eot_token_id", "eom_token_id"] {
         if let end = try id(key) { parts.endOfGeneration.insert(end) }
       }
-      parts.addsBOS = try file.boolIfPresent("tokenizer.ggml.add_bos_token") ?? (model == "llama")
+      // Without the field, Llama 2 and 3 begin with it, as in llama.cpp.
+      parts.addsBOS =
+        try file.boolIfPresent("tokenizer.ggml.add_bos_token") ?? (model == "llama" || parts.prefersWholeWords)
       self.init(parts)
     } catch {
       throw .file(error)

@@ -26,7 +26,8 @@ func run(_ arguments: [String], environment: [String: String] = [:]) throws -> O
   process.arguments = arguments
   process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
   process.standardInput = FileHandle.nullDevice
-  let output = Pipe(), errors = Pipe()
+  let output = Pipe()
+  let errors = Pipe()
   process.standardOutput = output
   process.standardError = errors
   try process.run()
@@ -83,7 +84,9 @@ struct CommandTests {
     let home = Self.folder + "/home"
     let outcome = try run(
       ["fetch", "smollm2-135m"],
-      environment: ["KINDRED_HOME": home, "HF_ENDPOINT": "http://127.0.0.1:9", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""])
+      environment: [
+        "KINDRED_HOME": home, "HF_ENDPOINT": "http://127.0.0.1:9", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "",
+      ])
     #expect(outcome.code == 1)
     #expect(outcome.errors.last?.hasPrefix("kindred: ") == true)
     let left = FileManager.default.enumerator(atPath: home)?.allObjects as? [String] ?? []
@@ -92,8 +95,11 @@ struct CommandTests {
 
   @Test func benchReportsWhatItMeasured() throws {
     let outcome = try run(
-      ["bench", "-m", Self.tiny, "-s", Self.tiny, "--map-layers", "0", "--prompt-tokens", "130", "--generate-tokens", "3",
-        "--batch", "2", "--repeat", "1", "--json"])
+      [
+        "bench", "-m", Self.tiny, "-s", Self.tiny, "--map-layers", "0", "--prompt-tokens", "130", "--generate-tokens",
+        "3",
+        "--batch", "2", "--repeat", "1", "--json",
+      ])
     #expect(outcome.code == 0, "\(outcome.errors)")
     let json = try #require(outcome.json)
     for key in [
