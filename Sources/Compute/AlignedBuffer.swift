@@ -15,23 +15,21 @@ public struct AlignedBuffer: ~Copyable, @unchecked Sendable {
   public let pointer: UnsafeMutableRawPointer
   /// Bytes in all.
   public let byteCount: Int
+  private let allocation: UnsafeMutableRawPointer
 
   /// Allocates `byteCount` zeroed bytes.
   ///
   /// - Throws: `ComputeError.outOfMemory` where the system has none left.
   public init(byteCount: Int) throws(ComputeError) {
-    // Large blocks come zeroed from the kernel page by page, so memory that is never touched is never resident.
-    let rounded = (max(byteCount, 1) + 63) & ~63
-    var memory: UnsafeMutableRawPointer?
-    guard byteCount >= 0, posix_memalign(&memory, 64, rounded) == 0, let memory else {
-      throw .outOfMemory(byteCount: byteCount)
-    }
-    memset(memory, 0, rounded)
-    pointer = memory
+    // `calloc` takes large blocks from the kernel, zeroed page by page: what is never touched is never resident.
+    let (size, overflow) = byteCount.addingReportingOverflow(64)
+    guard byteCount >= 0, !overflow, let allocation = calloc(1, size) else { throw .outOfMemory(byteCount: byteCount) }
+    self.allocation = allocation
+    pointer = allocation.alignedUp(toMultipleOf: 64)
     self.byteCount = byteCount
   }
 
-  deinit { free(pointer) }
+  deinit { free(allocation) }
 }
 
 /// What can go wrong below the model.

@@ -160,6 +160,10 @@ public final class Session<B: Backend> {
   /// - Returns: the logits that follow, `[sequences, vocabulary]`.
   public func step(_ next: [Int32]) throws -> [Float] {
     precondition(next.count == lines.count, "one token for each sequence")
+    if case .establishing = small?.phase {
+      // The record is of sequence 0 alone.
+      return try next.indices.flatMap { try append([next[$0]], to: $0) }
+    }
     try pass(next.indices.map { ($0, [next[$0]]) })
     return decoder.logits(rows: next.indices, state: state)
   }
@@ -185,15 +189,15 @@ public final class Session<B: Backend> {
     guard needed <= contextLength else { throw DecoderError.contextExceeded(needed: needed, limit: contextLength) }
     var done = 0
     while done < newTokens.count {
-      let count = min(newTokens.count - done, passLimit)
+      let count = min(newTokens.count - done, line == 0 ? passLimit : state.rowCapacity)
       try pass([(line, Array(newTokens[done..<done + count]))])
       done += count
-      try establishIfDue(isLast: done == newTokens.count)
+      if line == 0 { try establishIfDue(isLast: done == newTokens.count) }
       try each(count, done)
     }
   }
 
-  /// Rows that the next pass may have: the map is established at a fixed number of tokens.
+  /// Rows that the next pass of sequence 0 may have: the map is established at a fixed number of tokens.
   private var passLimit: Int {
     guard case .establishing(let large, _) = small?.phase, let lender else { return state.rowCapacity }
     return min(state.rowCapacity, lender.recipe.establishmentTokens - large.rowCount)
@@ -211,8 +215,9 @@ public final class Session<B: Backend> {
     if let small, let lender {
       switch small.phase {
       case .establishing(let large, let smallRecord):
-        try lender.decoder.forward(smallBatch, state: small.state, lending: smallRecord)
-        try decoder.forward(largeBatch, state: state, lending: large)
+        let isRecorded = parts.allSatisfy { $0.line == 0 }
+        try lender.decoder.forward(smallBatch, state: small.state, lending: isRecorded ? smallRecord : nil)
+        try decoder.forward(largeBatch, state: state, lending: isRecorded ? large : nil)
       case .borrowing(let lent):
         lent.truncate()
         try lender.decoder.forward(smallBatch, state: small.state, lending: lent, depth: plan.lenderDepth)

@@ -147,6 +147,25 @@ struct TinyPair {
     #expect(logits == (try first.append([3])) + (try second.append([4])))
   }
 
+  /// Several short sequences establish on the first one alone, while they are decoded together.
+  @Test func sequencesTogetherBorrowFromTheFirstOnesMap() throws {
+    let pair = try TinyPair()
+    let tokens = pair.expected.tokens
+    let together = try pair.session(.explicit([1]), establishment: 40, minimum: 20)
+    let alone = try pair.session(.explicit([1]), establishment: 40, minimum: 20)
+    together.addSequence()
+    _ = try together.append(Array(tokens.prefix(15)), to: 0)
+    _ = try together.append(Array(tokens.suffix(30)), to: 1)
+    _ = try alone.append(Array(tokens.prefix(15)))
+    for token in tokens[15..<25] {
+      let logits = try together.step([token, 7])
+      #expect(logits.count == 2 * pair.expected.vocabulary)
+      #expect(Array(logits.prefix(pair.expected.vocabulary)) == (try alone.append([token])))
+    }
+    #expect(together.plan == alone.plan)
+    #expect(!together.plan.lentHeads.isEmpty)
+  }
+
   @Test func contextIsTheSmallerModels() throws {
     let pair = try TinyPair()
     let session = try pair.session(nil)
