@@ -235,9 +235,11 @@ public final class CPUBackend: Backend {
   }
 
   public func multiply(_ input: Activations, rows: Int, _ products: [Product<CPUBackend>]) {
-    // Several pieces per thread even out a core that is slower or shared; one piece is a run of whole panels.
+    // Several pieces per thread even out a core that is slower or shared; one piece is a run of whole panels, and not
+    // so small that taking it shows.
     let panels = products.reduce(0) { $0 + $1.matrix.panelCount }
-    let piece = max(1, panels / (pool.threadCount * 8))
+    let smallest = max(1, Self.smallestPiece / (rows * input.columns * KINDRED_PANEL_ROWS))
+    let piece = max(smallest, panels / (pool.threadCount * 8))
     let starts = products.reduce(into: [0]) { starts, product in
       starts.append(starts[starts.count - 1] + (product.matrix.panelCount + piece - 1) / piece)
     }
@@ -261,6 +263,9 @@ public final class CPUBackend: Backend {
     }
   }
 
+  /// Multiplications that are worth a piece of their own: about two microseconds.
+  private static let smallestPiece = 1 << 18
+
   /// Rows up to which both planes go through a kernel as rows of one call: weights are then read once, which is what
   /// takes the time.
   private static let jointRows = 3
@@ -283,7 +288,7 @@ public final class CPUBackend: Backend {
     _ input: Activations, rows: Int, _ product: Product<CPUBackend>, panels: Range<Int>
   ) {
     let matrix = product.matrix
-    let group = 16  // panels whose sums stay in the first-level cache
+    let group = min(panels.count, 16)  // panels whose sums stay in the first-level cache
     let width = group * KINDRED_PANEL_ROWS
     withUnsafeTemporaryAllocation(byteCount: Self.planes * rows * width * 4, alignment: 64) { memory in
       let sums = memory.baseAddress!.assumingMemoryBound(to: Float.self)  // [planes, rows, width]
