@@ -5,6 +5,8 @@ KINDRED = .build/release/kindred
 LARGE = qwen2.5-coder-1.5b
 SMALL = qwen2.5-coder-0.5b
 PROMPT = def fibonacci(n):
+MODULES = Kindred $(addprefix Kindred,Compute ModelFiles ModelStore Tokenization KVStore Attention Transformer \
+  AttentionMapping Generation Evaluation)
 
 .PHONY: help setup build fetch demo test lint format docs sanitize
 
@@ -34,8 +36,10 @@ format: ## format the Swift code
 	$(SWIFT) format --in-place --recursive Package.swift Sources Tests
 
 docs: setup ## build the documentation; warnings are errors
-	$(SWIFT) package --allow-writing-to-directory .build/docs generate-documentation --target Kindred \
-	  --warnings-as-errors --output-path .build/docs
+	@for module in $(MODULES); do \
+	  $(SWIFT) package --allow-writing-to-directory .build/docs generate-documentation --target $$module \
+	    --warnings-as-errors --output-path .build/docs/$$module || exit 1; \
+	done
 
 sanitize: setup ## run the C kernels under sanitizers, and cross-compile those for AArch64
 	Tests/CKernelsDriver/sanitize.sh

@@ -83,6 +83,7 @@ let package = Package(
     tests(of: "Generation", scripts: ["make_references.py"], ["KindredGeneration", "KindredModelStore"]),
     tests(of: "Evaluation", ["KindredEvaluation"]),
     tests(of: "CLI", ["KindredCLI"]),
+    .testTarget(name: "KindredTests", dependencies: ["Kindred"], path: "Tests/KindredTests"),
     tests(of: "Transformer", scripts: ["make_fixtures.py"], ["KindredTransformer"]),
     tests(of: "AttentionMapping", scripts: ["make_fixtures.py"], ["KindredAttentionMapping"]),
   ],

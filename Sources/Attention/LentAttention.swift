@@ -21,6 +21,7 @@ public final class LentAttention<B: Backend> {
   private var kept: [HeadIndex: B.Tensor] = [:]
 
   /// - Parameters:
+  ///   - backend: where the record is kept.
   ///   - store: the lending model's cache.
   ///   - layers: the layers whose attention is recorded.
   ///   - rowCapacity: rows that fit.

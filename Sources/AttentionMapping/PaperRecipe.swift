@@ -26,6 +26,7 @@ public struct PaperRecipe: Sendable, Hashable {
   ///   - small: all layers of the small model's pass over the same tokens.
   ///   - layerCounts: layers of the large and of the small model.
   ///   - runs: the rows in each model's cache.
+  ///   - backend: where both models run.
   public func plan<B: Backend>(
     large: LentAttention<B>, small: LentAttention<B>, layerCounts: (large: Int, small: Int),
     runs: (large: SequenceRows, small: SequenceRows), backend: B

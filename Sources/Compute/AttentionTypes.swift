@@ -198,6 +198,7 @@ public struct RotaryAngles: Sendable {
   /// - Parameters:
   ///   - positions: the position of each row.
   ///   - frequencies: radians per position, `[half]`.
+  ///   - interleaved: whether rotated pairs are neighbours.
   public init(positions: [Int], frequencies: [Double], interleaved: Bool) {
     half = frequencies.count
     self.interleaved = interleaved

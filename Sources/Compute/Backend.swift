@@ -99,6 +99,7 @@ public struct Product<B: Backend> {
   ///   - bias: `[1, outputs]`.
   ///   - output: `[rows, outputs]`.
   ///   - accumulates: whether the result is added to `output`, as a residual connection does.
+  ///   - precision: how precisely quantised weights must be given their inputs.
   public init(
     _ matrix: B.Matrix, bias: B.Tensor? = nil, into output: B.Tensor, accumulates: Bool = false,
     precision: ActivationPrecision = .int16

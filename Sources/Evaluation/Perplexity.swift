@@ -104,8 +104,11 @@ public struct PerplexityEvaluation<B: Backend> {
   private let sessionOptions: Session<B>.Options
 
   /// - Parameters:
+  ///   - model: the model.
   ///   - lender: where attention is borrowed, the small model and its recipe; the unmapped model is then measured,
   ///     too.
+  ///   - options: what is scored.
+  ///   - sessionOptions: how the models run.
   public init(
     _ model: LanguageModel<B>, lender: Session<B>.Lender? = nil, options: PerplexityOptions,
     sessionOptions: Session<B>.Options = .init()
@@ -118,7 +121,9 @@ public struct PerplexityEvaluation<B: Backend> {
 
   /// Runs over the tokens of a text.
   ///
-  /// - Parameter progress: called after each window with the windows done, their number, and the result so far.
+  /// - Parameters:
+  ///   - tokens: the text's tokens.
+  ///   - progress: called after each window with the windows done, their number, and the result so far.
   /// - Throws: `PerplexityError` for a text that is too short, `DecoderError` for a context that is too long.
   public func run(
     _ tokens: [Int32], progress: (Int, Int, PerplexityResult) -> Void = { _, _, _ in }

@@ -17,7 +17,10 @@ public struct LanguageModel<B: Backend>: Sendable {
 
   /// Reads a model's weights and tokenizer.
   ///
-  /// - Parameter progress: called with the share that is done, 0…1.
+  /// - Parameters:
+  ///   - model: the opened model.
+  ///   - backend: where it is to run.
+  ///   - progress: called with the share that is done, 0…1.
   /// - Throws: `ModelFileError`, `ComputeError` or `TokenizerError`.
   public init(_ model: OpenedModel, backend: B, progress: (Double) -> Void = { _ in }) throws {
     name = model.name

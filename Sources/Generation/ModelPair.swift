@@ -45,6 +45,8 @@ public final class ModelPair: Sendable {
   /// - Parameters:
   ///   - largePath: a GGUF file or a Hugging Face folder.
   ///   - smallPath: the same for the lending model; `nil` to run the large model alone.
+  ///   - plan: how attention is borrowed.
+  ///   - kvType: the type of stored keys and values.
   ///   - threads: threads to compute with; one for each physical core by default.
   /// - Throws: `ModelFileError`, `ComputeError`, `TokenizerError`; `VocabularyMismatch` for models of different
   ///   series; `LayerSelection.SelectionError` for a plan that does not fit the large model.

@@ -126,8 +126,11 @@ public final class Session<B: Backend> {
 
   /// Reads tokens of a sequence and returns the logits that follow the last one, `[vocabulary]`.
   ///
-  /// - Parameter progress: called after each pass with the number of new tokens read; what it throws ends the
-  ///   reading, and the session keeps the tokens read so far.
+  /// - Parameters:
+  ///   - newTokens: at least one token.
+  ///   - line: the sequence.
+  ///   - progress: called after each pass with the number of new tokens read; what it throws ends the reading, and
+  ///     the session keeps the tokens read so far.
   /// - Throws: `DecoderError`; the session then holds the tokens of the passes that succeeded.
   public func append(
     _ newTokens: [Int32], to line: Int = 0, progress: (Int) throws -> Void = { _ in }
@@ -143,8 +146,10 @@ public final class Session<B: Backend> {
 
   /// Reads tokens of sequence 0 and hands over the logits that follow each of them, in order, in blocks of rows.
   ///
-  /// - Parameter body: called with the index of the block's first token in `newTokens` and the block's logits,
-  ///   `[rows, vocabulary]`.
+  /// - Parameters:
+  ///   - newTokens: the tokens.
+  ///   - body: called with the index of the block's first token in `newTokens` and the block's logits,
+  ///     `[rows, vocabulary]`.
   public func append(_ newTokens: [Int32], eachLogits body: (Int, [Float]) throws -> Void) throws {
     try run(newTokens, line: 0) { rows, done in
       for start in stride(from: 0, to: rows, by: RunState<B>.logitRows) {

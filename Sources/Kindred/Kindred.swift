@@ -7,12 +7,14 @@
 @_exported import KindredTokenization
 
 extension ModelPair {
-  /// Loads models by name, as ``KindredModelStore/ModelStore/locate(_:)`` finds them: a path, or a model that
+  /// Loads models by name, as `ModelStore.locate(_:)` finds them: a path, or a model that
   /// `kindred fetch` has put into the store.
   ///
   /// - Parameters:
   ///   - large: the model that generates.
   ///   - small: the model that lends its attention; `nil` to run the large one alone.
+  ///   - plan: how attention is borrowed.
+  ///   - kvType: the type of stored keys and values.
   ///   - threads: threads to compute with; one for each physical core by default.
   public convenience init(
     large: String, small: String? = nil, plan: Plan = .paper(ratio: 0.3), kvType: KVType = .f16,

@@ -9,7 +9,9 @@ public struct StreamingDetokenizer {
   /// Whether a leading space is still to be taken away (SentencePiece).
   private var dropsSpace: Bool
 
-  /// - Parameter skipsControlTokens: whether control tokens are left out instead of shown.
+  /// - Parameters:
+  ///   - tokenizer: what gives the tokens their text.
+  ///   - skipsControlTokens: whether control tokens are left out instead of shown.
   public init(_ tokenizer: Tokenizer, skipsControlTokens: Bool = true) {
     self.tokenizer = tokenizer
     self.skipsControlTokens = skipsControlTokens

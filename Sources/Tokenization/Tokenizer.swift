@@ -110,6 +110,7 @@ public struct Tokenizer: Sendable {
   /// The tokens of a text.
   ///
   /// - Parameters:
+  ///   - text: the text.
   ///   - recognizesControlTokens: whether texts such as `<|im_end|>` become the tokens they name. Switch it off for
   ///     content from outside.
   ///   - addsBOS: whether the first token is ``bos``; by default as the model wants it.
@@ -252,7 +253,9 @@ public struct Tokenizer: Sendable {
 
   /// The text of some tokens; bytes that form no character become U+FFFD.
   ///
-  /// - Parameter skipsControlTokens: whether control tokens are left out.
+  /// - Parameters:
+  ///   - ids: the tokens.
+  ///   - skipsControlTokens: whether control tokens are left out.
   public func decode(_ ids: some Sequence<Int32>, skipsControlTokens: Bool = false) -> String {
     var detokenizer = StreamingDetokenizer(self, skipsControlTokens: skipsControlTokens)
     return ids.map { detokenizer.push($0) }.joined() + detokenizer.flush()

@@ -28,6 +28,7 @@ public struct DecoderModel<B: Backend>: Sendable {
   /// A row's result does not depend, bit for bit, on which other rows share its pass.
   ///
   /// - Parameters:
+  ///   - batch: the rows.
   ///   - state: with a KV cache that holds the earlier positions of each sequence; extended here.
   ///   - borrowing: for a large model with borrowed attention, the plan and the small model's pass over these rows.
   ///   - lending: where this model's attention is recorded.

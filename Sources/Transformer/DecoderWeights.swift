@@ -50,7 +50,11 @@ public struct DecoderWeights<B: Backend>: @unchecked Sendable {
   /// Reads every tensor of a model.
   ///
   /// - Parameters:
-  ///   - container: the file; `naming` says how it calls its tensors.
+  ///   - configuration: the sizes that the tensors must have.
+  ///   - container: the file.
+  ///   - path: how errors name the file.
+  ///   - naming: how the file calls its tensors.
+  ///   - backend: where the weights go.
   ///   - progress: called after each layer with the share that is done, 0…1.
   /// - Throws: `ModelFileError` where a tensor is missing or has another shape than the configuration asks for.
   public init(

@@ -46,7 +46,10 @@ public struct OpenedModel: Sendable {
 extension DecoderModel {
   /// Reads all weights of a model.
   ///
-  /// - Parameter progress: called with the share that is done, 0…1.
+  /// - Parameters:
+  ///   - source: the opened model.
+  ///   - backend: where the weights go.
+  ///   - progress: called with the share that is done, 0…1.
   /// - Throws: `ModelFileError` or `ComputeError`.
   public init(_ source: OpenedModel, backend: B, progress: (Double) -> Void = { _ in }) throws {
     self.init(

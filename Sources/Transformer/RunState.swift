@@ -27,6 +27,8 @@ public final class RunState<B: Backend> {
   let logits: B.Tensor  // [logitRows, vocabulary]
 
   /// - Parameters:
+  ///   - configuration: the model's.
+  ///   - backend: where the state is kept.
   ///   - rowCapacity: rows of the largest pass; scratch memory grows with it.
   ///   - kvType: the type of stored keys and values.
   public init(
