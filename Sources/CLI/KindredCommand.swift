@@ -9,8 +9,8 @@ struct KindredCommand: AsyncParsableCommand {
     commandName: "kindred",
     abstract: "Runs large language models, and lets a small model lend its attention to a large one.",
     discussion: """
-      A MODEL is a GGUF file, a Hugging Face folder, a model from the store (kindred fetch --list), or
-      random:SHAPE for random weights of a published shape. Every command takes --json: one JSON object as the
+      A MODEL is a GGUF file, a Hugging Face folder, a model from the store (kindred fetch --list), or \
+      random:SHAPE for random weights of a published shape. Every command takes --json: one JSON object as the \
       last line of standard output. Exit codes: 0, 1 for an error, 64 for wrong usage.
 
       Start with:
