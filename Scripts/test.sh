@@ -10,4 +10,10 @@ done
 [ -d ../shared/data ] || echo "test: no evaluation data at ../shared/data; the tests that read it are skipped"
 
 swift build -c release --build-tests
-swift test -c release --skip-build
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! swift test -c release --skip-build 2>&1 | tee "$log"; then
+  echo "test: these failed:"
+  grep '^✘' "$log" || tail -n 20 "$log"
+  exit 1
+fi
