@@ -27,4 +27,15 @@ INLINE partial dot(int bits, partial p, vbytes weights, vi quads) {
 const kindred_kernels kindred_avx512 = VECTOR_KERNELS(KINDRED_ISA_AVX512);
 
 #pragma clang attribute pop
+
+// The same with AMX: Intel servers since 2023.
+#pragma clang attribute push(__attribute__((target( \
+    "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c,amx-tile,amx-bf16"))), apply_to = function)
+
+#include "tiles.h"
+
+const kindred_kernels kindred_amx =
+    VECTOR_KERNELS(KINDRED_ISA_AMX, .pack_tile_row = pack_tile_row, .multiply_tiles = multiply_tiles_of);
+
+#pragma clang attribute pop
 #endif

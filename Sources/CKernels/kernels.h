@@ -9,6 +9,7 @@ extern const kindred_kernels kindred_generic;
 #if defined(__x86_64__)
 extern const kindred_kernels kindred_avx2;
 extern const kindred_kernels kindred_avx512;
+extern const kindred_kernels kindred_amx;
 #elif defined(__aarch64__)
 extern const kindred_kernels kindred_neon;
 #endif

@@ -146,12 +146,13 @@ INLINE float sum_lanes(vf x) {
   return lanes[0];
 }
 
-/// The table of an instruction set, whose file includes all of vector_*.h.
-#define VECTOR_KERNELS(set) \
+/// The table of an instruction set, whose file includes all of vector_*.h, with what it has of its own.
+#define VECTOR_KERNELS(set, ...) \
   { \
     .isa = set, .rms_norm = rms_norm, .quantize = quantize, .multiply = multiply, .rotate = rotate, \
     .silu_multiply = silu_multiply, .store_key = store_key, .store_value = store_value, .scores = scores, \
     .softmax_step = softmax_step, .exp_shifted = exp_shifted, .accumulate = accumulate, .scale = scale, \
+    __VA_ARGS__ \
   }
 
 #endif

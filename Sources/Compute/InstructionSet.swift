@@ -11,6 +11,8 @@ public enum InstructionSet: String, Sendable, CaseIterable {
   case avx2
   /// AVX-512 with VNNI and BF16.
   case avx512
+  /// AVX-512 as above with matrix tiles of BF16 (AMX).
+  case amx
   /// AArch64 with the dot product extension.
   case neon
 
@@ -19,6 +21,7 @@ public enum InstructionSet: String, Sendable, CaseIterable {
     case .generic: KINDRED_ISA_GENERIC
     case .avx2: KINDRED_ISA_AVX2
     case .avx512: KINDRED_ISA_AVX512
+    case .amx: KINDRED_ISA_AMX
     case .neon: KINDRED_ISA_NEON
     }
   }

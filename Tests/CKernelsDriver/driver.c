@@ -129,6 +129,41 @@ static void check_multiply(const kindred_kernels *k, const kindred_kernels *gene
   free(source), free(packed), free(values), free(bias), free(found), free(expected);
 }
 
+/// Products in tiles, where the set has them: bf16 rounds each factor by up to 2^-9.
+static void check_tiles(const kindred_kernels *k, layout l, size_t columns, size_t rows, size_t a_rows) {
+  if (k->multiply_tiles == NULL || l.type == KINDRED_F32 || l.type == KINDRED_F16) return;
+  size_t row_bytes = columns / l.block_columns * l.block_bytes, panels = (rows + 31) / 32;
+  size_t panel_bytes = kindred_panel_bytes(l.type, columns);
+  uint8_t *source = random_weights(l, rows * row_bytes), *packed = allocate(panels * panel_bytes);
+  for (size_t p = 0; p < panels; p++) {
+    size_t left = rows - p * 32;
+    kindred_pack_panel(l.type, source + p * 32 * row_bytes, left < 32 ? left : 32, columns,
+                       packed + p * panel_bytes);
+  }
+  float *values = random_floats(a_rows * columns), *bias = random_floats(rows);
+  size_t tile_bytes = (a_rows + 15) / 16 * ((columns + 31) / 32) * 1024;
+  uint16_t *tiles = memset(allocate(tile_bytes), 0, tile_bytes), *rest = memset(allocate(tile_bytes), 0, tile_bytes);
+  for (size_t i = 0; i < a_rows; i++) k->pack_tile_row(values + i * columns, columns, i, tiles, rest);
+  kindred_tiles a = {columns, tiles, rest};
+  float *found = random_floats(a_rows * rows), *weights = allocate(rows * columns * sizeof *weights);
+  void *scratch = allocate(KINDRED_TILE_SCRATCH_BYTES);
+  kindred_dequantize(l.type, source, rows * columns, weights);
+  k->multiply_tiles(l.type, packed, 0, panels, rows, &a, a_rows, bias, false, found, rows, scratch);
+  for (size_t i = 0; i < a_rows; i++)
+    for (size_t r = 0; r < rows; r++) {
+      float expected = bias[r], magnitude = 1e-3f;
+      for (size_t c = 0; c < columns; c++) {
+        float term = values[i * columns + c] * weights[r * columns + c];
+        expected += term;
+        magnitude += fabsf(term);
+      }
+      compare("multiply_tiles", (size_t)l.type * 1000000 + columns * 1000 + a_rows, &found[i * rows + r], &expected, 1,
+              magnitude * (l.type == KINDRED_BF16 ? 0x1p-15f : 0x1p-8f));
+    }
+  free(scratch), free(tiles), free(rest), free(weights);
+  free(source), free(packed), free(values), free(bias), free(found);
+}
+
 static void check_multiplies(const kindred_kernels *k, const kindred_kernels *generic) {
   const size_t a_rows[] = {1, 2, 3, 4, 5, 6, 7, 9, 13, 33};
   for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++)
@@ -136,6 +171,8 @@ static void check_multiplies(const kindred_kernels *k, const kindred_kernels *ge
       size_t unit = layouts[i].block_columns;
       check_multiply(k, generic, layouts[i], unit == 1 ? 17 : unit * 3, 33, a_rows[j]);
       check_multiply(k, generic, layouts[i], unit == 1 ? 64 : unit == 32 ? 320 : 256, 100, a_rows[j]);
+      check_tiles(k, layouts[i], unit == 1 ? 17 : unit * 3, 33, a_rows[j]);
+      check_tiles(k, layouts[i], unit == 1 ? 600 : unit == 32 ? 544 : 768, 300, a_rows[j]);
     }
   check_multiply(k, generic, layouts[3], 32, 1, 520);
 }
@@ -231,8 +268,8 @@ static void check_attentions(const kindred_kernels *k, const kindred_kernels *ge
 
 int main(void) {
   const kindred_kernels *generic = kindred_kernels_for(KINDRED_ISA_GENERIC);
-  const char *names[] = {"generic", "avx2", "avx512", "neon"};
-  for (int isa = KINDRED_ISA_GENERIC; isa <= KINDRED_ISA_NEON; isa++) {
+  const char *names[] = {"generic", "avx2", "avx512", "neon", "amx"};
+  for (int isa = KINDRED_ISA_GENERIC; isa <= KINDRED_ISA_AMX; isa++) {
     const kindred_kernels *k = kindred_kernels_for((kindred_isa)isa);
     if (k == NULL) continue;
     check_multiplies(k, generic);

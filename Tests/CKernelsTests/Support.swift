@@ -13,14 +13,14 @@ let denseTypes: [kindred_type] = [KINDRED_F32, KINDRED_F16, KINDRED_BF16]
 struct InstructionSet: CustomTestStringConvertible, Sendable {
   let isa: kindred_isa
 
-  static let available = [KINDRED_ISA_GENERIC, KINDRED_ISA_AVX2, KINDRED_ISA_AVX512, KINDRED_ISA_NEON]
+  static let available = [KINDRED_ISA_GENERIC, KINDRED_ISA_AVX2, KINDRED_ISA_AVX512, KINDRED_ISA_AMX, KINDRED_ISA_NEON]
     .filter(kindred_isa_available).map(InstructionSet.init)
 
   static let generic = InstructionSet(isa: KINDRED_ISA_GENERIC)
 
   var kernels: kindred_kernels { kindred_kernels_for(isa)!.pointee }
 
-  var testDescription: String { ["generic", "avx2", "avx512", "neon"][Int(isa.rawValue)] }
+  var testDescription: String { ["generic", "avx2", "avx512", "neon", "amx"][Int(isa.rawValue)] }
 }
 
 /// SplitMix64, so that every run sees the same numbers.

@@ -5,7 +5,8 @@
 //
 // Batch invariance: for a given instruction set the result for one activation row, one query or one output
 // element never depends on how many other rows, queries or panels the same call handles. Each output is summed
-// in one fixed order, so prefill in chunks of any size, decode and batches agree bit for bit.
+// in one fixed order, so prefill in chunks of any size, decode and batches agree bit for bit. `multiply_tiles` keeps
+// this among its own calls.
 #ifndef CKINDRED_KERNELS_H
 #define CKINDRED_KERNELS_H
 
@@ -38,7 +39,8 @@ typedef enum {
   KINDRED_ISA_GENERIC = 0,
   KINDRED_ISA_AVX2 = 1,    // AVX2, FMA, F16C
   KINDRED_ISA_AVX512 = 2,  // AVX-512 F, BW, VL, DQ, VNNI, BF16
-  KINDRED_ISA_NEON = 3     // AArch64 with dot product
+  KINDRED_ISA_NEON = 3,    // AArch64 with dot product
+  KINDRED_ISA_AMX = 4      // AVX-512 as above, and AMX tiles with BF16
 } kindred_isa;
 
 enum {
@@ -49,7 +51,11 @@ enum {
   /// Positions in one page of keys or values.
   KINDRED_PAGE_POSITIONS = 64,
   /// Positions interleaved in a key page.
-  KINDRED_KEY_BLOCK = 16
+  KINDRED_KEY_BLOCK = 16,
+  /// Activation rows in one tile.
+  KINDRED_TILE_ROWS = 16,
+  /// Bytes that `multiply_tiles` works in.
+  KINDRED_TILE_SCRATCH_BYTES = 1 << 20
 };
 
 // MARK: Weights
@@ -86,6 +92,14 @@ void kindred_residual(const float *x, size_t count, const int8_t *quants, const 
 void kindred_add_planes(const float *first, const float *second, const float *bias, bool accumulate, size_t count,
                         float *out);
 
+/// Rows of activations as bf16 tiles, [rows / 16][columns / 32][16][32], both rounded up: element (i, k) is the sum of
+/// those of `tiles` and `rest`. Dense bf16 weights read both, quantised weights read `tiles`.
+typedef struct {
+  size_t columns;
+  const uint16_t *tiles;
+  const uint16_t *rest;
+} kindred_tiles;
+
 // MARK: The kernels of one instruction set
 
 typedef struct {
@@ -102,6 +116,15 @@ typedef struct {
   void (*multiply)(kindred_type type, const void *panels, size_t panel_begin, size_t panel_end, size_t rows,
                    const kindred_activations *a, size_t a_rows, const float *bias, bool accumulate, float *out,
                    size_t out_stride);
+
+  /// For sets with matrix tiles, NULL for others: writes one row's elements of `kindred_tiles`. `rest` may be NULL.
+  void (*pack_tile_row)(const float *x, size_t columns, size_t row, uint16_t *tiles, uint16_t *rest);
+
+  /// `multiply` for many rows, of quantised and bf16 weights, in bf16: other results than `multiply`'s, but the same
+  /// for any number of rows and panels. `scratch` is KINDRED_TILE_SCRATCH_BYTES, aligned to 64, of this thread's own.
+  void (*multiply_tiles)(kindred_type type, const void *panels, size_t panel_begin, size_t panel_end, size_t rows,
+                         const kindred_tiles *a, size_t a_rows, const float *bias, bool accumulate, float *out,
+                         size_t out_stride, void *scratch);
 
   /// Rotates one head vector in place: pairs (x[i], x[i + n/2]), or (x[2i], x[2i + 1]) where `interleaved`,
   /// by the angle whose cosine and sine are given for each i < n/2.

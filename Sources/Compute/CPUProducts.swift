@@ -1,0 +1,228 @@
+// Products of activations with packed weights on the processor.
+//
+// Few rows meet quantised weights as int8, in two planes: the rounded values, and the rounded rest. Products that ask
+// for `ActivationPrecision.int16` use both. Many rows, on instruction sets with matrix tiles, meet them as bf16. See
+// docs/SPEED.md for what each costs in accuracy and time.
+
+import CKindredKernels
+
+extension CPUBackend {
+  /// The forms of activations that kernels read, besides float.
+  struct ActivationForms: OptionSet {
+    let rawValue: Int
+    /// Two int8 planes.
+    static let quants = ActivationForms(rawValue: 1)
+    /// bf16 tiles, and what rounding to bf16 has left.
+    static let tiles = ActivationForms(rawValue: 2)
+    static let restTiles = ActivationForms(rawValue: 4)
+  }
+
+  /// Rows as float, and in the forms that products have asked for.
+  ///
+  /// What a product asks for is made from then on together with the rows, while they are in the first-level cache.
+  public final class Activations {
+    let rows: Int, columns: Int
+    /// The forms of the present rows.
+    var ready: ActivationForms = []
+    /// The forms that products of few and of many rows have asked for.
+    fileprivate var wanted: (few: ActivationForms, many: ActivationForms) = ([], [])
+    private let values: AlignedBuffer, quants: AlignedBuffer, scales: AlignedBuffer, sums: AlignedBuffer
+    private let tiles: AlignedBuffer, restTiles: AlignedBuffer
+    private var padded: Int { (columns + 63) & ~63 }
+
+    init(rows: Int, columns: Int) throws(ComputeError) {
+      self.rows = rows
+      self.columns = columns
+      let padded = (columns + 63) & ~63
+      values = try AlignedBuffer(byteCount: rows * columns * 4)
+      // [planes, rows] of padded int8, padded / 32 scales and padded / 16 sums
+      quants = try AlignedBuffer(byteCount: rows * CPUBackend.planes * padded)
+      scales = try AlignedBuffer(byteCount: rows * CPUBackend.planes * padded / 8)
+      sums = try AlignedBuffer(byteCount: rows * CPUBackend.planes * padded / 4)
+      // Whole tiles of rows; memory that nobody writes costs nothing.
+      let tileRows = (rows + KINDRED_TILE_ROWS - 1) / KINDRED_TILE_ROWS * KINDRED_TILE_ROWS
+      tiles = try AlignedBuffer(byteCount: tileRows * padded * 2)
+      restTiles = try AlignedBuffer(byteCount: tileRows * padded * 2)
+    }
+
+    /// The float values of row `index`.
+    subscript(row index: Int) -> UnsafeMutablePointer<Float> {
+      values.pointer.assumingMemoryBound(to: Float.self) + index * columns
+    }
+
+    /// Makes forms of row `index` of `count` from its float values.
+    func make(_ forms: ActivationForms, row index: Int, of count: Int, with kernels: kindred_kernels) {
+      if forms.contains(.quants) { quantize(row: index, of: count, with: kernels) }
+      if forms.contains(.tiles) {
+        kernels.pack_tile_row(
+          self[row: index], columns, index, tiles.pointer.assumingMemoryBound(to: UInt16.self),
+          forms.contains(.restTiles) ? restTiles.pointer.assumingMemoryBound(to: UInt16.self) : nil)
+      }
+    }
+
+    /// Quantises a row, then what rounding has left. The planes stand one after the other, each of `count` rows.
+    private func quantize(row index: Int, of count: Int, with kernels: kindred_kernels) {
+      withUnsafeTemporaryAllocation(byteCount: columns * 4, alignment: 64) { memory in
+        let rest = memory.baseAddress!.assumingMemoryBound(to: Float.self)
+        var source = UnsafePointer(self[row: index])
+        for plane in 0..<CPUBackend.planes {
+          let row = plane * count + index
+          let quants = quants.pointer.assumingMemoryBound(to: Int8.self) + row * padded
+          let scales = scales.pointer.assumingMemoryBound(to: Float.self) + row * padded / 32
+          let sums = sums.pointer.assumingMemoryBound(to: Int32.self) + row * padded / 16
+          kernels.quantize(source, columns, quants, scales, sums)
+          kindred_residual(source, columns, quants, scales, rest)
+          source = UnsafePointer(rest)
+        }
+      }
+    }
+
+    /// The rows as float and int8, with the quants from row `first` of both planes on.
+    func kernelView(from first: Int = 0) -> kindred_activations {
+      kindred_activations(
+        columns: columns, values: self[row: 0],
+        quants: quants.pointer.assumingMemoryBound(to: Int8.self) + first * padded,
+        scales: scales.pointer.assumingMemoryBound(to: Float.self) + first * padded / 32,
+        sums: sums.pointer.assumingMemoryBound(to: Int32.self) + first * padded / 16)
+    }
+
+    /// The rows as bf16.
+    var tileView: kindred_tiles {
+      kindred_tiles(
+        columns: columns, tiles: tiles.pointer.assumingMemoryBound(to: UInt16.self),
+        rest: restTiles.pointer.assumingMemoryBound(to: UInt16.self))
+    }
+  }
+
+  /// int8 rows that stand for a row of activations.
+  private static let planes = 2
+  /// Rows from which products go through matrix tiles: a whole tile.
+  private static let manyRows = KINDRED_TILE_ROWS
+  /// Rows up to which both planes go through a kernel as rows of one call: weights are then read once, which is what
+  /// takes the time.
+  private static let jointRows = 3
+  /// Multiplications that are worth a piece of their own: about two microseconds.
+  private static let smallestPiece = 1 << 18
+  /// Panels of one piece of a product in tiles, which share activations in the second-level cache.
+  private static let tilePanels = 8
+
+  /// Writes rows by `body` and makes their forms.
+  func fill(_ output: Activations, rows: Int, _ body: (Int) -> Void) {
+    let forms = rows < Self.manyRows ? output.wanted.few : output.wanted.many
+    forEachRow(rows) { row in
+      body(row)
+      output.make(forms, row: row, of: rows, with: self.kernels)
+    }
+    output.ready = forms
+  }
+
+  /// Makes the forms that are missing, and remembers to make them at once next time.
+  private func require(_ forms: ActivationForms, of input: Activations, rows: Int) {
+    let missing = forms.subtracting(input.ready)
+    guard !missing.isEmpty else { return }
+    if rows < Self.manyRows { input.wanted.few.formUnion(forms) } else { input.wanted.many.formUnion(forms) }
+    forEachRow(rows) { row in input.make(missing, row: row, of: rows, with: self.kernels) }
+    input.ready.formUnion(missing)
+  }
+
+  /// The form in which a product takes its rows.
+  private func form(for type: TensorType, rows: Int) -> ActivationForms {
+    let isTiled = rows >= Self.manyRows && tileScratch.byteCount > 0
+    switch type {
+    case .f32, .f16: return []
+    case .bf16: return isTiled ? [.tiles, .restTiles] : []
+    default: return isTiled ? .tiles : .quants
+    }
+  }
+
+  public func multiply(_ input: Activations, rows: Int, _ products: [Product<CPUBackend>]) {
+    let forms = products.map { form(for: $0.matrix.type, rows: rows) }
+    require(forms.reduce([]) { $0.union($1) }, of: input, rows: rows)
+    var pieces: [(product: Int, panels: Range<Int>)] = []
+    // Several pieces per thread even out a core that is slower or shared; one piece is a run of whole panels, and not
+    // so small that taking it shows.
+    let panels = products.reduce(0) { $0 + $1.matrix.panelCount }
+    let smallest = max(1, Self.smallestPiece / (rows * input.columns * KINDRED_PANEL_ROWS))
+    let fewRowsPiece = max(smallest, panels / (pool.threadCount * 8))
+    for (index, product) in products.enumerated() {
+      let count = product.matrix.panelCount
+      var piece = fewRowsPiece
+      if forms[index].contains(.tiles) {
+        let rounds = (count + Self.tilePanels * pool.threadCount - 1) / (Self.tilePanels * pool.threadCount)
+        piece = (count + rounds * pool.threadCount - 1) / (rounds * pool.threadCount)
+      }
+      for start in stride(from: 0, to: count, by: piece) {
+        pieces.append((index, start..<min(start + piece, count)))
+      }
+    }
+    pool.run(pieces.count) { worker, item in
+      let piece = pieces[item]
+      let product = products[piece.product]
+      let form = forms[piece.product]
+      if form.contains(.tiles) {
+        self.multiplyTiles(input, rows: rows, product, panels: piece.panels, worker: worker)
+      } else if form.isEmpty || product.precision == .int8 {
+        self.multiply(input.kernelView(), rows: rows, product, panels: piece.panels)
+      } else if rows > Self.jointRows {
+        // A panel stays in the cache from one plane to the next.
+        for panel in piece.panels {
+          self.multiply(input.kernelView(), rows: rows, product, panels: panel..<panel + 1)
+          self.multiply(input.kernelView(from: rows), rows: rows, product, panels: panel..<panel + 1, isRest: true)
+        }
+      } else {
+        self.multiplyPlanesTogether(input, rows: rows, product, panels: piece.panels)
+      }
+    }
+  }
+
+  private func multiplyTiles(
+    _ input: Activations, rows: Int, _ product: Product<CPUBackend>, panels: Range<Int>, worker: Int
+  ) {
+    withUnsafePointer(to: input.tileView) { tiles in
+      kernels.multiply_tiles(
+        product.matrix.type.kernelType, product.matrix.panels.pointer, panels.lowerBound, panels.upperBound,
+        product.matrix.rows, tiles, rows, product.bias.map { UnsafePointer($0[row: 0]) }, product.accumulates,
+        product.output[row: 0], product.output.columns, tileScratch.pointer + worker * KINDRED_TILE_SCRATCH_BYTES)
+    }
+  }
+
+  /// One product with one plane; the rest is added to what the first plane has given.
+  private func multiply(
+    _ view: kindred_activations, rows: Int, _ product: Product<CPUBackend>, panels: Range<Int>, isRest: Bool = false
+  ) {
+    withUnsafePointer(to: view) { view in
+      kernels.multiply(
+        product.matrix.type.kernelType, product.matrix.panels.pointer, panels.lowerBound, panels.upperBound,
+        product.matrix.rows, view, rows, isRest ? nil : product.bias.map { UnsafePointer($0[row: 0]) },
+        isRest || product.accumulates, product.output[row: 0], product.output.columns)
+    }
+  }
+
+  /// Both planes in one call, some panels at a time. Sums are added in the order of two calls, so that results do not
+  /// depend on the number of rows.
+  private func multiplyPlanesTogether(
+    _ input: Activations, rows: Int, _ product: Product<CPUBackend>, panels: Range<Int>
+  ) {
+    let matrix = product.matrix
+    let group = min(panels.count, 16)  // panels whose sums stay in the first-level cache
+    let width = group * KINDRED_PANEL_ROWS
+    withUnsafeTemporaryAllocation(byteCount: Self.planes * rows * width * 4, alignment: 64) { memory in
+      let sums = memory.baseAddress!.assumingMemoryBound(to: Float.self)  // [planes, rows, width]
+      for panel in stride(from: panels.lowerBound, to: panels.upperBound, by: group) {
+        let first = panel * KINDRED_PANEL_ROWS
+        let end = min(panel + group, panels.upperBound)
+        withUnsafePointer(to: input.kernelView()) { view in
+          kernels.multiply(
+            matrix.type.kernelType, matrix.panels.pointer, panel, end, matrix.rows, view, rows * Self.planes, nil,
+            false, sums - first, width)
+        }
+        let count = min(end * KINDRED_PANEL_ROWS, matrix.rows) - first
+        for row in 0..<rows {
+          kindred_add_planes(
+            sums + row * width, sums + (rows + row) * width, product.bias.map { UnsafePointer($0[row: 0]) + first },
+            product.accumulates, count, product.output[row: row] + first)
+        }
+      }
+    }
+  }
+}
