@@ -33,9 +33,12 @@ const kindred_kernels kindred_avx512 = VECTOR_KERNELS(KINDRED_ISA_AVX512);
     "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c,amx-tile,amx-bf16"))), apply_to = function)
 
 #include "tiles.h"
+#include "tiles_attention.h"
 
 const kindred_kernels kindred_amx =
-    VECTOR_KERNELS(KINDRED_ISA_AMX, .pack_tile_row = pack_tile_row, .multiply_tiles = multiply_tiles_of);
+    VECTOR_KERNELS(KINDRED_ISA_AMX, .pack_tile_row = pack_tile_row, .multiply_tiles = multiply_tiles_of,
+                   .pack_key_tiles = pack_key_tiles, .pack_value_tiles = pack_value_tiles,
+                   .attend_tiles = attend_tiles, .borrow_tiles = borrow_tiles);
 
 #pragma clang attribute pop
 #endif

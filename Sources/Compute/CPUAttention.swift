@@ -3,7 +3,8 @@
 // Own attention is the online softmax of FlashAttention (Dao et al. 2022) over pages in rising order. Borrowed
 // attention (IAM, arXiv 2507.11953) takes tiles that are normalised already and needs only the product with V.
 // Page borders lie at fixed positions and each output is summed in one order, so results do not depend on how rows
-// are grouped. Slow twins that materialise whole maps are in `AttentionTests`.
+// are grouped. Slow twins that materialise whole maps are in `AttentionTests`. Many rows of a sequence go through matrix
+// tiles where there are any: CPUTileAttention.swift.
 
 import CKindredKernels
 import Foundation
@@ -37,6 +38,11 @@ extension CPUBackend {
   // MARK: Own attention
 
   public func attend(_ request: AttentionRequest<CPUBackend>, segments: [AttentionSegment<Page>]) {
+    let tiled = segments.filter { isTiled($0, type: request.type, dimension: request.shape.headDimension) }
+    if !tiled.isEmpty { attendInTiles(request, segments: tiled) }
+    let segments = tiled.isEmpty ? segments : segments.filter {
+      !isTiled($0, type: request.type, dimension: request.shape.headDimension)
+    }
     let rowsPerBlock = max(1, Self.queriesPerTile / request.shape.groupSize)
     let blocks = Self.blocks(of: segments, rows: rowsPerBlock)
     pool.run(blocks.count * request.groups.count) { _, item in
@@ -48,13 +54,13 @@ extension CPUBackend {
   }
 
   /// A run of rows of one segment, counted from the segment's first row.
-  private struct Block {
+  struct Block {
     var segment: Int
     var rows: Range<Int>
   }
 
   /// Cuts segments into blocks of rows, the longest work first so that the threads finish together.
-  private static func blocks(of segments: [AttentionSegment<Page>], rows: Int) -> [Block] {
+  static func blocks(of segments: [AttentionSegment<Page>], rows: Int) -> [Block] {
     segments.indices.flatMap { index in
       stride(from: 0, to: segments[index].rows.count, by: rows).reversed().map { start in
         Block(segment: index, rows: start..<min(start + rows, segments[index].rows.count))
@@ -161,6 +167,7 @@ extension CPUBackend {
   // MARK: Borrowed attention
 
   public func attend(_ request: BorrowRequest<CPUBackend>, segments: [AttentionSegment<Page>]) {
+    if borrowInTiles(request, segments: segments) { return }
     // With kept rows nothing is shared among KV heads, so each is a piece of work of its own; without, a tile is
     // computed once for all KV heads that use it.
     let kept = request.loans.allSatisfy { $0.lender.tiles != nil }

@@ -54,8 +54,13 @@ enum {
   KINDRED_KEY_BLOCK = 16,
   /// Activation rows in one tile.
   KINDRED_TILE_ROWS = 16,
-  /// Bytes that `multiply_tiles` works in.
-  KINDRED_TILE_SCRATCH_BYTES = 1 << 20
+  /// Bytes that each of the operations on tiles works in.
+  KINDRED_TILE_SCRATCH_BYTES = 1 << 20,
+  /// Attention in tiles: pages of one step of the softmax; the most queries (rows × heads, or rows × borrowers, each
+  /// rounded up to 32) of one call; the most columns of a head.
+  KINDRED_TILE_SPAN_PAGES = 4,
+  KINDRED_TILE_QUERIES = 384,
+  KINDRED_TILE_COLUMNS = 256
 };
 
 // MARK: Weights
@@ -100,6 +105,34 @@ typedef struct {
   const uint16_t *rest;
 } kindred_tiles;
 
+/// Ordinary attention of consecutive rows of one sequence, for the query heads of one KV head, in tiles. Keys and
+/// values are pages as `pack_key_tiles` and `pack_value_tiles` write them, one behind the other from position 0.
+typedef struct {
+  size_t d, heads, rows, first_position;
+  float scale;
+  const float *query;  // [rows][heads · d], rows `query_stride` apart
+  size_t query_stride;
+  const uint16_t *keys, *values;
+  float *output;  // [rows][heads · d], rows `output_stride` apart
+  size_t output_stride;
+  float *log_sum_exp;  // [rows][heads], rows `log_sum_exp_stride` apart; may be NULL
+  size_t log_sum_exp_stride;
+} kindred_tile_attention;
+
+/// The product of one lent head's rows with the values of `borrowers` KV heads, in tiles.
+typedef struct {
+  size_t lent_d, d, rows, first_position, borrowers;
+  float scale;
+  const float *query;  // [rows][lent_d], rows `query_stride` apart
+  size_t query_stride;
+  const float *log_sum_exp;  // of each row, `log_sum_exp_stride` apart
+  size_t log_sum_exp_stride;
+  const uint16_t *keys;           // of the lending model
+  const uint16_t *const *values;  // of each borrower
+  float *const *outputs;          // of each borrower [rows][d], rows `output_stride` apart
+  size_t output_stride;
+} kindred_tile_loan;
+
 // MARK: The kernels of one instruction set
 
 typedef struct {
@@ -125,6 +158,13 @@ typedef struct {
   void (*multiply_tiles)(kindred_type type, const void *panels, size_t panel_begin, size_t panel_end, size_t rows,
                          const kindred_tiles *a, size_t a_rows, const float *bias, bool accumulate, float *out,
                          size_t out_stride, void *scratch);
+
+  /// For sets with matrix tiles, NULL for others: a page of keys, or the first `count` values of a page and zeros, as
+  /// bf16 tiles: of keys 128 · d elements, of values 64 · d, d rounded up to a multiple of 32.
+  void (*pack_key_tiles)(kindred_type type, const void *page, size_t d, uint16_t *tiles);
+  void (*pack_value_tiles)(kindred_type type, const void *page, size_t count, size_t d, uint16_t *tiles);
+  void (*attend_tiles)(const kindred_tile_attention *request, void *scratch);
+  void (*borrow_tiles)(const kindred_tile_loan *loan, void *scratch);
 
   /// Rotates one head vector in place: pairs (x[i], x[i + n/2]), or (x[2i], x[2i + 1]) where `interleaved`,
   /// by the angle whose cosine and sine are given for each i < n/2.
