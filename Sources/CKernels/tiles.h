@@ -5,8 +5,8 @@
 // turned to bf16 once for a chunk of CHUNK_STEPS × 32 columns, which stays in the first-level cache while all
 // activation rows pass; a group of panels shares a chunk of activations in the second-level cache.
 //
-// Activations and weights are rounded to bf16 (relative error at most 2^-9), sums are float. `rest` tiles carry what
-// rounding left of the activations; with them only dense bf16 weights, which are exact, are multiplied.
+// Activations and weights are rounded to bf16 (relative error at most 2^-9), sums are float. `rest` tiles, where given,
+// carry what rounding left of the activations.
 #ifndef KINDRED_TILES_H
 #define KINDRED_TILES_H
 
@@ -211,7 +211,7 @@ static void multiply_group_tiles(kindred_type type, const product *p, const kind
       unpack_tiles(type, p->panels + panel * panel_bytes, a->columns, step, steps, scratch->weights);
       for (size_t i = 0; i < count; i += 2 * TILE_ROWS) {
         const size_t at = (first + i) / TILE_ROWS * next + step * TILE_ELEMENTS;
-        const uint16_t *rest = type == KINDRED_BF16 ? a->rest + at : NULL;
+        const uint16_t *rest = a->rest == NULL ? NULL : a->rest + at;
         float *block = sums + i * KINDRED_PANEL_ROWS;
         if (i + TILE_ROWS < count)
           multiply_rows(true, a->tiles + at, rest, next, scratch->weights, steps, step == 0, block);

@@ -1,8 +1,8 @@
 // Products of activations with packed weights on the processor.
 //
 // Few rows meet quantised weights as int8, in two planes: the rounded values, and the rounded rest. Products that ask
-// for `ActivationPrecision.int16` use both. Many rows, on instruction sets with matrix tiles, meet them as bf16. See
-// docs/SPEED.md for what each costs in accuracy and time.
+// for `ActivationPrecision.int16` use both. Many rows, on instruction sets with matrix tiles, meet them as bf16, in two
+// planes again until they are so many that this costs time. See docs/SPEED.md for accuracy and time.
 
 import CKindredKernels
 
@@ -24,8 +24,8 @@ extension CPUBackend {
     let rows: Int, columns: Int
     /// The forms of the present rows.
     var ready: ActivationForms = []
-    /// The forms that products of few and of many rows have asked for.
-    fileprivate var wanted: (few: ActivationForms, many: ActivationForms) = ([], [])
+    /// The forms that products have asked for, by class of the number of rows.
+    fileprivate var wanted: [ActivationForms] = [[], [], []]
     private let values: AlignedBuffer, quants: AlignedBuffer, scales: AlignedBuffer, sums: AlignedBuffer
     private let tiles: AlignedBuffer, restTiles: AlignedBuffer
     private var padded: Int { (columns + 63) & ~63 }
@@ -86,11 +86,11 @@ extension CPUBackend {
         sums: sums.pointer.assumingMemoryBound(to: Int32.self) + first * padded / 16)
     }
 
-    /// The rows as bf16.
-    var tileView: kindred_tiles {
+    /// The rows as bf16 tiles.
+    func tileView(withRest: Bool) -> kindred_tiles {
       kindred_tiles(
         columns: columns, tiles: tiles.pointer.assumingMemoryBound(to: UInt16.self),
-        rest: restTiles.pointer.assumingMemoryBound(to: UInt16.self))
+        rest: withRest ? UnsafePointer(restTiles.pointer.assumingMemoryBound(to: UInt16.self)) : nil)
     }
   }
 
@@ -98,6 +98,8 @@ extension CPUBackend {
   private static let planes = 2
   /// Rows from which products go through matrix tiles: a whole tile.
   private static let manyRows = KINDRED_TILE_ROWS
+  /// Rows below which quantised weights, too, meet what rounding to bf16 has left: unpacking them takes most of the time.
+  private static let preciseRows = 128
   /// Rows up to which both planes go through a kernel as rows of one call: weights are then read once, which is what
   /// takes the time.
   private static let jointRows = 3
@@ -108,7 +110,7 @@ extension CPUBackend {
 
   /// Writes rows by `body` and makes their forms.
   func fill(_ output: Activations, rows: Int, _ body: (Int) -> Void) {
-    let forms = rows < Self.manyRows ? output.wanted.few : output.wanted.many
+    let forms = output.wanted[Self.rowClass(rows)]
     forEachRow(rows) { row in
       body(row)
       output.make(forms, row: row, of: rows, with: self.kernels)
@@ -120,10 +122,12 @@ extension CPUBackend {
   private func require(_ forms: ActivationForms, of input: Activations, rows: Int) {
     let missing = forms.subtracting(input.ready)
     guard !missing.isEmpty else { return }
-    if rows < Self.manyRows { input.wanted.few.formUnion(forms) } else { input.wanted.many.formUnion(forms) }
+    input.wanted[Self.rowClass(rows)].formUnion(forms)
     forEachRow(rows) { row in input.make(missing, row: row, of: rows, with: self.kernels) }
     input.ready.formUnion(missing)
   }
+
+  private static func rowClass(_ rows: Int) -> Int { rows < manyRows ? 0 : rows < preciseRows ? 1 : 2 }
 
   /// The form in which a product takes its rows.
   private func form(for type: TensorType, rows: Int) -> ActivationForms {
@@ -131,7 +135,7 @@ extension CPUBackend {
     switch type {
     case .f32, .f16: return []
     case .bf16: return isTiled ? [.tiles, .restTiles] : []
-    default: return isTiled ? .tiles : .quants
+    default: return !isTiled ? .quants : rows < Self.preciseRows ? [.tiles, .restTiles] : .tiles
     }
   }
 
@@ -160,7 +164,9 @@ extension CPUBackend {
       let product = products[piece.product]
       let form = forms[piece.product]
       if form.contains(.tiles) {
-        self.multiplyTiles(input, rows: rows, product, panels: piece.panels, worker: worker)
+        self.multiplyTiles(
+          input.tileView(withRest: form.contains(.restTiles)), rows: rows, product, panels: piece.panels,
+          worker: worker)
       } else if form.isEmpty || product.precision == .int8 {
         self.multiply(input.kernelView(), rows: rows, product, panels: piece.panels)
       } else if rows > Self.jointRows {
@@ -176,9 +182,9 @@ extension CPUBackend {
   }
 
   private func multiplyTiles(
-    _ input: Activations, rows: Int, _ product: Product<CPUBackend>, panels: Range<Int>, worker: Int
+    _ view: kindred_tiles, rows: Int, _ product: Product<CPUBackend>, panels: Range<Int>, worker: Int
   ) {
-    withUnsafePointer(to: input.tileView) { tiles in
+    withUnsafePointer(to: view) { tiles in
       kernels.multiply_tiles(
         product.matrix.type.kernelType, product.matrix.panels.pointer, panels.lowerBound, panels.upperBound,
         product.matrix.rows, tiles, rows, product.bias.map { UnsafePointer($0[row: 0]) }, product.accumulates,

@@ -98,7 +98,7 @@ void kindred_add_planes(const float *first, const float *second, const float *bi
                         float *out);
 
 /// Rows of activations as bf16 tiles, [rows / 16][columns / 32][16][32], both rounded up: element (i, k) is the sum of
-/// those of `tiles` and `rest`. Dense bf16 weights read both, quantised weights read `tiles`.
+/// those of `tiles` and `rest`, which may be NULL.
 typedef struct {
   size_t columns;
   const uint16_t *tiles;
