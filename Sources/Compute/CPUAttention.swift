@@ -38,11 +38,11 @@ extension CPUBackend {
   // MARK: Own attention
 
   public func attend(_ request: AttentionRequest<CPUBackend>, segments: [AttentionSegment<Page>]) {
-    let tiled = segments.filter { isTiled($0, type: request.type, dimension: request.shape.headDimension) }
+    let isTiled = { self.isTiled($0, type: request.type, dimension: request.shape.headDimension) }
+    let tiled = segments.filter(isTiled)
     if !tiled.isEmpty { attendInTiles(request, segments: tiled) }
-    let segments = tiled.isEmpty ? segments : segments.filter {
-      !isTiled($0, type: request.type, dimension: request.shape.headDimension)
-    }
+    if tiled.count == segments.count { return }
+    let segments = segments.filter { !isTiled($0) }
     let rowsPerBlock = max(1, Self.queriesPerTile / request.shape.groupSize)
     let blocks = Self.blocks(of: segments, rows: rowsPerBlock)
     pool.run(blocks.count * request.groups.count) { _, item in

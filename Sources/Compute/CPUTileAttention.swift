@@ -38,7 +38,8 @@ extension CPUBackend {
       let row = segment.rows.lowerBound + block.rows.lowerBound
       let column = group * heads * dimension
       var call = kindred_tile_attention(
-        d: dimension, heads: heads, rows: block.rows.count, first_position: segment.firstPosition + block.rows.lowerBound,
+        d: dimension, heads: heads, rows: block.rows.count,
+        first_position: segment.firstPosition + block.rows.lowerBound,
         scale: shape.scale, query: request.query[row: row] + column, query_stride: request.query.columns,
         keys: packed[pages], values: packed[pages + 1], output: request.output[row: row] + column,
         output_stride: request.output.columns, log_sum_exp: request.logSumExp.map { $0[row: row] + group * heads },
@@ -80,7 +81,9 @@ extension CPUBackend {
     let mostBorrowers = KINDRED_TILE_QUERIES / Self.lentRows
     let parts = request.loans.flatMap { loan in
       stride(from: 0, to: loan.borrowers.count, by: mostBorrowers).map { start in
-        Loan(lender: loan.lender, borrowers: Array(loan.borrowers[start..<min(start + mostBorrowers, loan.borrowers.count)]))
+        Loan(
+          lender: loan.lender,
+          borrowers: Array(loan.borrowers[start..<min(start + mostBorrowers, loan.borrowers.count)]))
       }
     }
     let blocks = Self.blocks(of: segments, rows: Self.lentRows)
