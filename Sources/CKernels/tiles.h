@@ -60,14 +60,15 @@ INLINE __m512i pair_bf16(vf even, vf odd) {
   return _mm512_permutexvar_epi16(interleave, both);
 }
 
-static void pack_tile_row(const float *x, size_t columns, size_t row, uint16_t *tiles, uint16_t *rest) {
+static void pack_tile_row(const float *x, size_t first, size_t count, size_t columns, size_t row, uint16_t *tiles,
+                          uint16_t *rest) {
   const size_t steps = (columns + KINDRED_BLOCK - 1) / KINDRED_BLOCK;
-  size_t at = row / TILE_ROWS * steps * TILE_ELEMENTS + row % TILE_ROWS * KINDRED_BLOCK;
-  for (size_t k = 0; k < columns; k += KINDRED_BLOCK, at += TILE_ELEMENTS) {
+  size_t at = (row / TILE_ROWS * steps + first / KINDRED_BLOCK) * TILE_ELEMENTS + row % TILE_ROWS * KINDRED_BLOCK;
+  for (size_t k = 0; k < count; k += KINDRED_BLOCK, at += TILE_ELEMENTS) {
     float values[KINDRED_BLOCK] = {0};
     const float *source = x + k;
-    if (columns - k < KINDRED_BLOCK) {
-      __builtin_memcpy(values, x + k, (columns - k) * sizeof *x);
+    if (count - k < KINDRED_BLOCK) {
+      __builtin_memcpy(values, x + k, (count - k) * sizeof *x);
       source = values;
     }
     vf low = load(source), high = load(source + LANES);

@@ -82,7 +82,7 @@ static void pack_value_tiles(kindred_type type, const void *page, size_t count, 
 static void pack_query(const float *query, size_t d, float factor, size_t row, attention_scratch *x) {
   float scaled[KINDRED_TILE_COLUMNS];
   for (size_t c = 0; c < d; c++) scaled[c] = query[c] * factor;
-  pack_tile_row(scaled, d, row, x->queries[0], x->queries[1]);
+  pack_tile_row(scaled, 0, d, d, row, x->queries[0], x->queries[1]);
 }
 
 // MARK: Steps

@@ -57,6 +57,11 @@ public protocol Backend: AnyObject, Sendable {
   func gate(_ gate: Tensor, _ up: Tensor, rows: Int, into output: Activations)
   /// Products of the same rows with several matrices.
   func multiply(_ input: Activations, rows: Int, _ products: [Product<Self>])
+  /// silu(input · gateᵀ) · (input · upᵀ), made ready for the product `next`. Whether the outputs of `gate` and `up` are
+  /// written is up to the backend.
+  func gatedProduct(
+    _ input: Activations, rows: Int, gate: Product<Self>, up: Product<Self>, into output: Activations,
+    for next: Product<Self>)
   /// Rotary position embedding of every head of each row, in place.
   func rotate(_ tensor: Tensor, heads: Int, by angles: RotaryAngles)
 

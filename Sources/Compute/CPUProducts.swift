@@ -54,10 +54,18 @@ extension CPUBackend {
     func make(_ forms: ActivationForms, row index: Int, of count: Int, with kernels: kindred_kernels) {
       if forms.contains(.quants) { quantize(row: index, of: count, with: kernels) }
       if forms.contains(.tiles) {
-        kernels.pack_tile_row(
-          self[row: index], columns, index, tiles.pointer.assumingMemoryBound(to: UInt16.self),
-          forms.contains(.restTiles) ? restTiles.pointer.assumingMemoryBound(to: UInt16.self) : nil)
+        packTiles(forms, of: self[row: index], columns: 0..<columns, row: index, with: kernels)
       }
+    }
+
+    /// Writes values of some columns of row `index` as bf16.
+    func packTiles(
+      _ forms: ActivationForms, of values: UnsafePointer<Float>, columns part: Range<Int>, row index: Int,
+      with kernels: kindred_kernels
+    ) {
+      kernels.pack_tile_row(
+        values, part.lowerBound, part.count, columns, index, tiles.pointer.assumingMemoryBound(to: UInt16.self),
+        forms.contains(.restTiles) ? restTiles.pointer.assumingMemoryBound(to: UInt16.self) : nil)
     }
 
     /// Quantises a row, then what rounding has left. The planes stand one after the other, each of `count` rows.
@@ -86,11 +94,12 @@ extension CPUBackend {
         sums: sums.pointer.assumingMemoryBound(to: Int32.self) + first * padded / 16)
     }
 
-    /// The rows as bf16 tiles.
-    func tileView(withRest: Bool) -> kindred_tiles {
-      kindred_tiles(
-        columns: columns, tiles: tiles.pointer.assumingMemoryBound(to: UInt16.self),
-        rest: withRest ? UnsafePointer(restTiles.pointer.assumingMemoryBound(to: UInt16.self)) : nil)
+    /// The rows from `row`, a multiple of 16, on as bf16 tiles.
+    func tileView(_ forms: ActivationForms, from row: Int = 0) -> kindred_tiles {
+      let offset = row * ((columns + 31) & ~31)
+      return kindred_tiles(
+        columns: columns, tiles: tiles.pointer.assumingMemoryBound(to: UInt16.self) + offset,
+        rest: forms.contains(.restTiles) ? restTiles.pointer.assumingMemoryBound(to: UInt16.self) + offset : nil)
     }
   }
 
@@ -105,6 +114,10 @@ extension CPUBackend {
   private static let jointRows = 3
   /// Multiplications that are worth a piece of their own: about two microseconds.
   private static let smallestPiece = 1 << 18
+  /// Panels of gate and of up in one piece of a gated product, and the rows that go through it together.
+  private static let gatedPanels = 4, gatedRows = 512
+  /// Bytes of scratch of a worker: what the kernels work in, and results of gate and up.
+  static let scratchBytes = KINDRED_TILE_SCRATCH_BYTES + 2 * gatedRows * gatedPanels * KINDRED_PANEL_ROWS * 4
   /// Panels of one piece of a product in tiles, which share activations in the second-level cache.
   private static let tilePanels = 8
 
@@ -165,8 +178,8 @@ extension CPUBackend {
       let form = forms[piece.product]
       if form.contains(.tiles) {
         self.multiplyTiles(
-          input.tileView(withRest: form.contains(.restTiles)), rows: rows, product, panels: piece.panels,
-          worker: worker)
+          input.tileView(form), rows: rows, product, panels: piece.panels, worker: worker,
+          output: product.output[row: 0], stride: product.output.columns)
       } else if form.isEmpty || product.precision == .int8 {
         self.multiply(input.kernelView(), rows: rows, product, panels: piece.panels)
       } else if rows > Self.jointRows {
@@ -182,14 +195,52 @@ extension CPUBackend {
   }
 
   private func multiplyTiles(
-    _ view: kindred_tiles, rows: Int, _ product: Product<CPUBackend>, panels: Range<Int>, worker: Int
+    _ view: kindred_tiles, rows: Int, _ product: Product<CPUBackend>, panels: Range<Int>, worker: Int,
+    output: UnsafeMutablePointer<Float>, stride: Int
   ) {
     withUnsafePointer(to: view) { tiles in
       kernels.multiply_tiles(
         product.matrix.type.kernelType, product.matrix.panels.pointer, panels.lowerBound, panels.upperBound,
-        product.matrix.rows, tiles, rows, product.bias.map { UnsafePointer($0[row: 0]) }, product.accumulates,
-        product.output[row: 0], product.output.columns, tileScratch.pointer + worker * KINDRED_TILE_SCRATCH_BYTES)
+        product.matrix.rows, tiles, rows, product.bias.map { UnsafePointer($0[row: 0]) }, product.accumulates, output,
+        stride, tileScratch.pointer + worker * Self.scratchBytes)
     }
+  }
+
+  public func gatedProduct(
+    _ input: Activations, rows: Int, gate: Product<CPUBackend>, up: Product<CPUBackend>, into output: Activations,
+    for next: Product<CPUBackend>
+  ) {
+    let form = form(for: gate.matrix.type, rows: rows)
+    let nextForm = self.form(for: next.matrix.type, rows: rows)
+    guard form.contains(.tiles), self.form(for: up.matrix.type, rows: rows) == form, nextForm.contains(.tiles) else {
+      multiply(input, rows: rows, [gate, up])
+      return self.gate(gate.output, up.output, rows: rows, into: output)
+    }
+    require(form, of: input, rows: rows)
+    let panels = gate.matrix.panelCount
+    let pieces = (panels + Self.gatedPanels - 1) / Self.gatedPanels
+    let width = Self.gatedPanels * KINDRED_PANEL_ROWS
+    pool.run(pieces) { worker, piece in
+      let part = piece * Self.gatedPanels..<min((piece + 1) * Self.gatedPanels, panels)
+      let columns = part.lowerBound * KINDRED_PANEL_ROWS..<min(part.upperBound * KINDRED_PANEL_ROWS, gate.matrix.rows)
+      // [rows, width] of gate and of up, which stay in the second-level cache
+      let scratch = self.tileScratch.pointer + worker * Self.scratchBytes + KINDRED_TILE_SCRATCH_BYTES
+      let gates = scratch.assumingMemoryBound(to: Float.self)
+      let ups = gates + Self.gatedRows * width
+      for first in stride(from: 0, to: rows, by: Self.gatedRows) {
+        let count = min(Self.gatedRows, rows - first)
+        for (product, target) in [(gate, gates), (up, ups)] {
+          self.multiplyTiles(
+            input.tileView(form, from: first), rows: count, product, panels: part, worker: worker,
+            output: target - columns.lowerBound, stride: width)
+        }
+        for row in 0..<count {
+          self.kernels.silu_multiply(gates + row * width, ups + row * width, columns.count, gates + row * width)
+          output.packTiles(nextForm, of: gates + row * width, columns: columns, row: first + row, with: self.kernels)
+        }
+      }
+    }
+    output.ready = nextForm
   }
 
   /// One product with one plane; the rest is added to what the first plane has given.

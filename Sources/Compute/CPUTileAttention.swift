@@ -44,7 +44,7 @@ extension CPUBackend {
         keys: packed[pages], values: packed[pages + 1], output: request.output[row: row] + column,
         output_stride: request.output.columns, log_sum_exp: request.logSumExp.map { $0[row: row] + group * heads },
         log_sum_exp_stride: request.logSumExp?.columns ?? 0)
-      self.kernels.attend_tiles(&call, self.tileScratch.pointer + worker * KINDRED_TILE_SCRATCH_BYTES)
+      self.kernels.attend_tiles(&call, self.tileScratch.pointer + worker * Self.scratchBytes)
     }
   }
 
@@ -118,7 +118,7 @@ extension CPUBackend {
           query_stride: lender.query.columns, log_sum_exp: lender.logSumExp[row: rows.lowerBound] + lender.head,
           log_sum_exp_stride: lender.logSumExp.columns, keys: keys, values: values.baseAddress,
           outputs: targets.baseAddress, output_stride: output.columns)
-        kernels.borrow_tiles(&call, tileScratch.pointer + worker * KINDRED_TILE_SCRATCH_BYTES)
+        kernels.borrow_tiles(&call, tileScratch.pointer + worker * Self.scratchBytes)
       }
     }
     // Query heads of one KV head that use the same lent head have the same output.

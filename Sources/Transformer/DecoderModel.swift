@@ -152,9 +152,11 @@ public struct DecoderModel<B: Backend>: Sendable {
     backend.normalize(
       state.hidden, rows: rows, weight: layer.feedForwardNorm, epsilon: configuration.normEpsilon,
       into: state.normalized)
-    backend.multiply(state.normalized, rows: rows, [layer.gate(into: state.gate), layer.up(into: state.up)])
-    backend.gate(state.gate, state.up, rows: rows, into: state.gatedInput)
-    backend.multiply(state.gatedInput, rows: rows, [layer.down(into: state.hidden, accumulates: true)])
+    let down = layer.down(into: state.hidden, accumulates: true)
+    backend.gatedProduct(
+      state.normalized, rows: rows, gate: layer.gate(into: state.gate), up: layer.up(into: state.up),
+      into: state.gatedInput, for: down)
+    backend.multiply(state.gatedInput, rows: rows, [down])
   }
 }
 

@@ -143,7 +143,7 @@ static void check_tiles(const kindred_kernels *k, layout l, size_t columns, size
   float *values = random_floats(a_rows * columns), *bias = random_floats(rows);
   size_t tile_bytes = (a_rows + 15) / 16 * ((columns + 31) / 32) * 1024;
   uint16_t *tiles = memset(allocate(tile_bytes), 0, tile_bytes), *rest = memset(allocate(tile_bytes), 0, tile_bytes);
-  for (size_t i = 0; i < a_rows; i++) k->pack_tile_row(values + i * columns, columns, i, tiles, rest);
+  for (size_t i = 0; i < a_rows; i++) k->pack_tile_row(values + i * columns, 0, columns, columns, i, tiles, rest);
   kindred_tiles a = {columns, tiles, l.type == KINDRED_BF16 ? rest : NULL};
   float *found = random_floats(a_rows * rows), *weights = allocate(rows * columns * sizeof *weights);
   void *scratch = allocate(KINDRED_TILE_SCRATCH_BYTES);

@@ -150,8 +150,10 @@ typedef struct {
                    const kindred_activations *a, size_t a_rows, const float *bias, bool accumulate, float *out,
                    size_t out_stride);
 
-  /// For sets with matrix tiles, NULL for others: writes one row's elements of `kindred_tiles`. `rest` may be NULL.
-  void (*pack_tile_row)(const float *x, size_t columns, size_t row, uint16_t *tiles, uint16_t *rest);
+  /// For sets with matrix tiles, NULL for others: writes `count` elements from column `first`, a multiple of 32, of one
+  /// row of `kindred_tiles`. `rest` may be NULL.
+  void (*pack_tile_row)(const float *x, size_t first, size_t count, size_t columns, size_t row, uint16_t *tiles,
+                        uint16_t *rest);
 
   /// `multiply` for many rows, of quantised and bf16 weights, in bf16: other results than `multiply`'s, but the same
   /// for any number of rows and panels. `scratch` is KINDRED_TILE_SCRATCH_BYTES, aligned to 64, of this thread's own.
