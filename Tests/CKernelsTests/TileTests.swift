@@ -135,7 +135,8 @@ extension InstructionSet {
     values.withUnsafeBufferPointer { values in
       for row in 0..<rows {
         kernels.pack_tile_row(
-          values.baseAddress! + row * columns, 0, columns, columns, row, tiles.pointer.assumingMemoryBound(to: UInt16.self),
+          values.baseAddress! + row * columns, 0, columns, columns, row,
+          tiles.pointer.assumingMemoryBound(to: UInt16.self),
           rest.pointer.assumingMemoryBound(to: UInt16.self))
       }
     }
