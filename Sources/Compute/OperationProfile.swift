@@ -23,19 +23,10 @@ public struct ProfiledProduct: Sendable, Hashable {
   public var matrix: MatrixShape
   /// Whether the result is added to what is there.
   public var accumulates: Bool
-  public var precision: ActivationPrecision
 
-  public init(matrix: MatrixShape, accumulates: Bool = false, precision: ActivationPrecision = .int16) {
+  public init(matrix: MatrixShape, accumulates: Bool = false) {
     self.matrix = matrix
     self.accumulates = accumulates
-    self.precision = precision
-  }
-
-  /// What one row of inputs costs where arithmetic bounds, in multiplications of 8 bits: inputs of 16 bits that meet
-  /// quantised weights take two each.
-  public var multiplications: Int {
-    let isQuantized = matrix.type.blockElements > 1
-    return matrix.outputs * matrix.inputs * (isQuantized && precision == .int16 ? 2 : 1)
   }
 }
 

@@ -109,9 +109,7 @@ public final class ProfilingBackend<Base: Backend>: Backend {
   }
 
   public func multiply(_ input: Activations, rows: Int, _ products: [Product<ProfilingBackend>]) {
-    let noted = products.map { product in
-      ProfiledProduct(matrix: product.matrix.shape, accumulates: product.accumulates, precision: product.precision)
-    }
+    let noted = products.map { ProfiledProduct(matrix: $0.matrix.shape, accumulates: $0.accumulates) }
     let forwarded = products.map { product in
       Product<Base>(
         product.matrix.base, bias: product.bias, into: product.output, accumulates: product.accumulates,

@@ -70,12 +70,13 @@ public struct BorrowedWork: Sendable {
     return 1 - pairs(min(unmapped, tokens)) / pairs(tokens)
   }
 
-  /// What V is of Q, K and V together, in multiplications or in bytes.
+  /// What V is of Q, K and V together, in elements or in bytes.
   private func valueShare(of products: [ProfiledProduct], in steps: Steps) -> Double {
     func work(_ product: ProfiledProduct) -> Double {
-      Double(steps == .decode ? product.matrix.byteCount : product.multiplications)
+      let matrix = product.matrix
+      return Double(steps == .decode ? matrix.byteCount : matrix.outputs * matrix.inputs)
     }
-    // Keys and values have matrices of one shape, and values are never stored or multiplied the less precisely.
+    // Keys and values have matrices of one shape, and values are never stored the less precisely.
     let keyRows = shape.kvHeads * shape.headDimension
     let all = products.reduce(0) { $0 + work($1) }
     guard let value = products.filter({ $0.matrix.outputs == keyRows }).map(work).max(), all > 0 else { return 1 }

@@ -111,21 +111,9 @@ private struct Layer<B: Backend> {
     #expect(products.allSatisfy { $0.1 == Layer<CPUBackend>.rows })
     let pair = try #require(products.first { $0.0.count == 2 }?.0)
     #expect(pair.map(\.matrix.outputs) == [64, 32] && pair.map(\.matrix.inputs) == [64, 64])
-    #expect(pair.map(\.precision) == [.int16, .int8])
     #expect(pair.allSatisfy { $0.matrix.byteCount >= $0.matrix.outputs * $0.matrix.inputs * 4 && !$0.accumulates })
     #expect(products.contains { $0.0.first?.accumulates == true })
     #expect(profile.entries.values.allSatisfy { $0.seconds >= 0 } && profile.seconds > 0)
     #expect(profiling.takeProfile().entries.isEmpty)
-  }
-
-  @Test func sixteenBitsCostTwiceOnQuantisedWeights() {
-    func product(_ type: TensorType, _ precision: ActivationPrecision) -> Int {
-      ProfiledProduct(
-        matrix: MatrixShape(type: type, outputs: 10, inputs: 32, byteCount: 0), precision: precision
-      ).multiplications
-    }
-    #expect(product(.q8_0, .int8) == 320)
-    #expect(product(.q8_0, .int16) == 640)
-    #expect(product(.bf16, .int16) == 320)
   }
 }
