@@ -12,6 +12,11 @@ struct BenchCommand: ParsableCommand {
     discussion: """
       Random prompts, so that no prefix is shared; one unmeasured repetition first; medians with their range. \
       Works with random weights: -m random:qwen2-72b:layers=4.
+
+      --profile tells the time of each operation. --explain compares what borrowing saves with what arithmetic says: \
+      the time of each operation without borrowing, times the share of its operations (time to first token) or bytes \
+      (time per token) that remains, and the small model. Of random:SHAPE:layers=N the small model's time is counted \
+      at N by the layers of the shape.
       """)
 
   @OptionGroup var models: ModelOptions
@@ -25,14 +30,30 @@ struct BenchCommand: ParsableCommand {
   @Option(help: "Sequences decoded together.")
   var batch = 1
 
+  @Option(
+    help: ArgumentHelp(
+      "Decode after so many tokens, read once, instead of after prompts; random weights get random keys and values.",
+      valueName: "tokens"))
+  var depth: Int?
+
   @Option(name: .customLong("repeat"), help: "Measured repetitions.")
   var repeats = 5
+
+  @Flag(help: "Tell the time of each operation.")
+  var profile = false
+
+  @Flag(help: "Compare the saving of a pair with what arithmetic predicts.")
+  var explain = false
 
   @Flag(help: "Print the result as one JSON object.")
   var json = false
 
   func validate() throws {
     if let problem = options.problem { throw ValidationError(problem) }
+    if profile, explain { throw ValidationError("expected --profile or --explain, found both") }
+    if explain, models.small == nil {
+      throw ValidationError("--explain: expected a small model (-s) to borrow from, found none")
+    }
   }
 
   private var options: SpeedOptions {
@@ -40,35 +61,51 @@ struct BenchCommand: ParsableCommand {
     options.promptTokens = promptTokens
     options.generatedTokens = generateTokens
     options.batch = batch
+    options.depth = depth
     options.repeats = repeats
     return options
   }
 
   func run() throws {
-    let loaded = try models.load()
+    if explain { return try runExplained() }
     let line = StatusLine()
-    let result = try SpeedBenchmark(
-      loaded.large, lender: loaded.lender, options: options, sessionOptions: loaded.sessionOptions
-    ).run { line.show($0 == 0 ? "warming up" : "repetition \($0) of \(repeats)") }
-    line.clear()
-    if json { return try printJSON(Joined(result, try loaded.conditions())) }
-    let conditions = try loaded.conditions()
-    let pair = conditions.smallModel.map { " + \($0), layers \(conditions.mappedLayers) mapped" } ?? ""
-    let isRandom = conditions.model.hasPrefix("random:") || conditions.smallModel?.hasPrefix("random:") == true
-    print("\(conditions.model)\(pair)\(isRandom ? " (random weights)" : "")")
-    print("\(conditions.threads) threads, \(conditions.isa), KV \(conditions.kvType.rawValue), batch \(batch)\n")
-    printRow("prefill of \(promptTokens), tokens/s", result.prefillTokensPerSecond)
-    printRow("decode of \(generateTokens), tokens/s", result.decodeTokensPerSecond)
-    printRow("time to first token, ms", result.ttftSeconds, factor: 1000)
-    printRow("time per token, ms", result.tpotSeconds, factor: 1000)
-    print("\nload \(conditions.loadSeconds.formatted(digits: 2)) s, weights \(byteText(conditions.weightBytes))")
-    print("KV cache \(byteText(result.kv.total)), unmapped \(byteText(result.kv.unmapped))")
-    if let peak = result.peakRSSBytes { print("peak resident memory \(byteText(peak))") }
+    func progress(_ repetition: Int) {
+      line.show(repetition == 0 ? "warming up" : "repetition \(repetition) of \(repeats)")
+    }
+    if profile {
+      let loaded = try models.loadProfiled()
+      let (result, profile) = try ProfiledBenchmark(
+        loaded.large, lender: loaded.lender, options: options, sessionOptions: loaded.sessionOptions
+      ).run(progress: progress)
+      line.clear()
+      let conditions = try loaded.conditions()
+      if json { return try printJSON(Joined(result, Joined(["profile": profile], conditions))) }
+      printSpeed(result, conditions: conditions)
+      printProfile(profile)
+    } else {
+      let loaded = try models.load()
+      let result = try SpeedBenchmark(
+        loaded.large, lender: loaded.lender, options: options, sessionOptions: loaded.sessionOptions
+      ).run(progress: progress)
+      line.clear()
+      let conditions = try loaded.conditions()
+      if json { return try printJSON(Joined(result, conditions)) }
+      printSpeed(result, conditions: conditions)
+    }
   }
 
-  private func printRow(_ name: String, _ value: MedianAndRange, factor: Double = 1) {
-    let label = name.padding(toLength: 30, withPad: " ", startingAt: 0)
-    let figures = [value.median, value.minimum, value.maximum].map { ($0 * factor).formatted(digits: 1) }
-    print("\(label) \(figures[0])  (\(figures[1])–\(figures[2]))")
+  private func runExplained() throws {
+    let loaded = try models.loadProfiled()
+    guard let lender = loaded.lender else { return }
+    let line = StatusLine()
+    let result = try SavingBenchmark(
+      loaded.large, lender: lender, smallShare: models.layerShare, options: options,
+      sessionOptions: loaded.sessionOptions
+    ).run { line.show($0 == 0 ? "warming up" : "repetition \($0) of \(repeats)") }
+    line.clear()
+    let conditions = try loaded.conditions()
+    if json { return try printJSON(Joined(["saving": result], Joined(options, conditions))) }
+    printTitle(conditions)
+    printSaving(result)
   }
 }

@@ -45,7 +45,7 @@ struct ChatCommand: ParsableCommand {
 
   private func answer(
     to messages: [ChatMessage], format: ChatFormat, session: Session<CPUBackend>, tokenizer: Tokenizer,
-    loaded: LoadedModels
+    loaded: LoadedModels<CPUBackend>
   ) throws -> String {
     let cancelled = CancellationFlag()
     let interrupts = InterruptHandler { cancelled.set() }

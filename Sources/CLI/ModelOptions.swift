@@ -55,16 +55,35 @@ struct ModelOptions: ParsableArguments {
     get throws { try mapLayers.map { try LayerSelection(list: $0) } ?? .back(ratio: ratio ?? 0.3) }
   }
 
+  /// The share of the large model's published layers that are present: below 1 for random weights of few layers.
+  var layerShare: Double {
+    get throws {
+      guard model.hasPrefix("random:") else { return 1 }
+      let random = try RandomModel(model)
+      return Double(random.configuration.layerCount) / Double(random.publishedLayerCount)
+    }
+  }
+
   /// Loads the models, with progress on standard error.
-  func load() throws -> LoadedModels {
-    let start = ContinuousClock.now
+  func load() throws -> LoadedModels<CPUBackend> {
     let backend = try CPUBackend(threads: threads)
+    return try load(large: backend, small: backend)
+  }
+
+  /// Loads the models so that the operations of each can be timed.
+  func loadProfiled() throws -> LoadedModels<ProfilingBackend<CPUBackend>> {
+    let backend = try CPUBackend(threads: threads)
+    return try load(large: ProfilingBackend(backend), small: ProfilingBackend(backend))
+  }
+
+  private func load<B: Backend>(large largeBackend: B, small smallBackend: B) throws -> LoadedModels<B> {
+    let start = ContinuousClock.now
     let openedLarge = try open(model)
     let openedSmall = try small.map { try open($0) }
     // What does not fit is said before gigabytes are read.
     _ = try layers.layers(of: openedLarge.configuration.layerCount)
-    let large = try load(openedLarge, on: backend)
-    let smallModel = try openedSmall.map { try load($0, on: backend) }
+    let large = try load(openedLarge, on: largeBackend)
+    let smallModel = try openedSmall.map { try load($0, on: smallBackend) }
     if let smallModel { try large.requireVocabulary(of: smallModel) }
     return LoadedModels(
       large: large, small: smallModel, recipe: PaperRecipe(layers: try layers), kvType: kvType,
@@ -76,7 +95,7 @@ struct ModelOptions: ParsableArguments {
     return try OpenedModel(path: ModelStore().locate(argument))
   }
 
-  private func load(_ opened: OpenedModel, on backend: CPUBackend) throws -> LanguageModel<CPUBackend> {
+  private func load<B: Backend>(_ opened: OpenedModel, on backend: B) throws -> LanguageModel<B> {
     let line = StatusLine()
     defer { line.clear() }
     return try LanguageModel(opened, backend: backend) { line.show("loading \(opened.name): \(Int($0 * 100))%") }
@@ -86,24 +105,24 @@ struct ModelOptions: ParsableArguments {
 extension KVType: ExpressibleByArgument {}
 
 /// The models of a command, and how they run together.
-struct LoadedModels {
-  let large: LanguageModel<CPUBackend>
-  let small: LanguageModel<CPUBackend>?
+struct LoadedModels<B: Backend> {
+  let large: LanguageModel<B>
+  let small: LanguageModel<B>?
   let recipe: PaperRecipe
   let kvType: KVType
   let loadSeconds: Double
 
-  var lender: Session<CPUBackend>.Lender? {
+  var lender: Session<B>.Lender? {
     small.map { Session.Lender(decoder: $0.decoder, recipe: recipe) }
   }
 
-  var sessionOptions: Session<CPUBackend>.Options {
-    var options = Session<CPUBackend>.Options()
+  var sessionOptions: Session<B>.Options {
+    var options = Session<B>.Options()
     options.kvType = kvType
     return options
   }
 
-  func session() throws -> Session<CPUBackend> {
+  func session() throws -> Session<B> {
     try Session(decoder: large.decoder, lender: lender, options: sessionOptions)
   }
 

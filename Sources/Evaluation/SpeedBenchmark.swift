@@ -12,6 +12,9 @@ public struct SpeedOptions: Sendable, Hashable {
   public var generatedTokens = 64
   /// Sequences that are decoded together.
   public var batch = 1
+  /// Decode after so many tokens of each sequence instead of after prompts: they are read once, and every repetition
+  /// returns to them. Models of random weights get random keys and values there.
+  public var depth: Int?
   /// Measured repetitions; one more goes before them unmeasured.
   public var repeats = 5
 
@@ -22,8 +25,27 @@ public struct SpeedOptions: Sendable, Hashable {
     if promptTokens < 1 { return "prompt-tokens: expected at least 1, found \(promptTokens)" }
     if generatedTokens < 2 { return "generate-tokens: expected at least 2, found \(generatedTokens)" }
     if !(1...512).contains(batch) { return "batch: expected 1 to 512, found \(batch)" }
+    if let depth, depth < 1 { return "depth: expected at least 1, found \(depth)" }
     if repeats < 1 { return "repeat: expected at least 1, found \(repeats)" }
     return nil
+  }
+}
+
+extension SpeedOptions: Encodable {
+  private enum CodingKeys: String, CodingKey {
+    case batch, depth
+    case promptTokens = "prompt_tokens"
+    case generatedTokens = "generated_tokens"
+    case repeats = "repeat"
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    if depth == nil { try container.encode(promptTokens, forKey: .promptTokens) }
+    try container.encodeIfPresent(depth, forKey: .depth)
+    try container.encode(generatedTokens, forKey: .generatedTokens)
+    try container.encode(batch, forKey: .batch)
+    try container.encode(repeats, forKey: .repeats)
   }
 }
 
@@ -46,12 +68,12 @@ public struct MedianAndRange: Sendable, Hashable {
 /// The figures of a speed benchmark. Encoded as the command line's JSON.
 public struct SpeedResult: Sendable, Encodable {
   public var options: SpeedOptions
-  /// Prompt tokens read per second, over all sequences.
-  public var prefillTokensPerSecond: MedianAndRange
+  /// Prompt tokens read per second, over all sequences; `nil` where a depth is asked for.
+  public var prefillTokensPerSecond: MedianAndRange?
   /// Tokens generated per second after the first, over all sequences.
   public var decodeTokensPerSecond: MedianAndRange
-  /// Seconds from the start of the first prompt to its first token.
-  public var ttftSeconds: MedianAndRange
+  /// Seconds from the start of the first prompt to its first token; `nil` where a depth is asked for.
+  public var ttftSeconds: MedianAndRange?
   /// Seconds from one token of a sequence to the next.
   public var tpotSeconds: MedianAndRange
   /// KV bytes at the end.
@@ -72,96 +94,64 @@ public struct SpeedResult: Sendable, Encodable {
       "prefill_tokens_per_second": prefillTokensPerSecond, "decode_tokens_per_second": decodeTokensPerSecond,
       "ttft_seconds": ttftSeconds, "tpot_seconds": tpotSeconds,
     ]
-    for (name, measurement) in measurements {
+    for case (let name, let measurement?) in measurements {
       try container.encode(measurement.median, forKey: Key(stringValue: name))
       try container.encode(measurement.minimum, forKey: Key(stringValue: "\(name)_min"))
       try container.encode(measurement.maximum, forKey: Key(stringValue: "\(name)_max"))
     }
-    let counts = [
-      "prompt_tokens": options.promptTokens, "generated_tokens": options.generatedTokens, "batch": options.batch,
-      "repeat": options.repeats,
-    ]
-    for (name, count) in counts { try container.encode(count, forKey: Key(stringValue: name)) }
+    try options.encode(to: encoder)
     try container.encodeIfPresent(peakRSSBytes, forKey: Key(stringValue: "peak_rss_bytes"))
     try kv.encode(to: encoder)
   }
 }
 
+extension SpeedResult {
+  /// - Precondition: `samples` is not empty.
+  init(_ samples: [SpeedSample], options: SpeedOptions) {
+    let prompts = Double(options.promptTokens * options.batch)
+    let steps = Double(options.generatedTokens - 1)
+    func figures(_ value: (SpeedSample) -> Double?) -> MedianAndRange? {
+      let values = samples.compactMap(value)
+      return values.isEmpty ? nil : MedianAndRange(values)
+    }
+    self.init(
+      options: options, prefillTokensPerSecond: figures { $0.prefill.map { prompts / $0 } },
+      decodeTokensPerSecond: MedianAndRange(samples.map { steps * Double(options.batch) / $0.decode }),
+      ttftSeconds: figures(\.ttft), tpotSeconds: MedianAndRange(samples.map { $0.decode / steps }),
+      kv: samples[samples.count - 1].kv, peakRSSBytes: Self.currentPeakRSSBytes)
+  }
+
+  /// What Linux reports as the high-water mark of resident memory.
+  private static var currentPeakRSSBytes: Int? {
+    let status = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)
+    let line = status?.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
+    return line?.split(separator: " ").compactMap { Int($0) }.first.map { $0 * 1024 }
+  }
+}
+
 /// Measures speed.
 public struct SpeedBenchmark<B: Backend> {
-  private let model: LanguageModel<B>
-  private let lender: Session<B>.Lender?
+  private let runner: SpeedRunner<B>
   private let options: SpeedOptions
-  private let sessionOptions: Session<B>.Options
 
   public init(
     _ model: LanguageModel<B>, lender: Session<B>.Lender? = nil, options: SpeedOptions,
     sessionOptions: Session<B>.Options = .init()
   ) {
-    self.model = model
-    self.lender = lender
+    runner = SpeedRunner(model, lender: lender, options: options, sessionOptions: sessionOptions)
     self.options = options
-    self.sessionOptions = sessionOptions
-  }
-
-  private struct Sample {
-    var prefill: Double
-    var decode: Double
-    var ttft: Double
-    var kv: KVBytes
   }
 
   /// Runs all repetitions.
   ///
   /// - Parameter progress: called before each repetition with its number, 0 for the unmeasured one.
   public func run(progress: (Int) -> Void = { _ in }) throws -> SpeedResult {
-    var samples: [Sample] = []
+    var samples: [SpeedSample] = []
     for repetition in 0...options.repeats {
       progress(repetition)
-      let sample = try measure(seed: repetition)
+      let sample = try runner.measure(seed: repetition)
       if repetition > 0 { samples.append(sample) }
     }
-    let prompts = Double(options.promptTokens * options.batch)
-    let steps = Double(options.generatedTokens - 1)
-    return SpeedResult(
-      options: options, prefillTokensPerSecond: MedianAndRange(samples.map { prompts / $0.prefill }),
-      decodeTokensPerSecond: MedianAndRange(samples.map { steps * Double(options.batch) / $0.decode }),
-      ttftSeconds: MedianAndRange(samples.map(\.ttft)), tpotSeconds: MedianAndRange(samples.map { $0.decode / steps }),
-      kv: samples[samples.count - 1].kv, peakRSSBytes: Self.peakRSSBytes)
-  }
-
-  private func measure(seed: Int) throws -> Sample {
-    let vocabulary = min(
-      model.decoder.configuration.vocabularySize, lender?.decoder.configuration.vocabularySize ?? .max)
-    var generator = SplitMix64(state: UInt64(seed))
-    let prompts = (0..<options.batch).map { _ in
-      (0..<options.promptTokens).map { _ in Int32.random(in: 0..<Int32(vocabulary), using: &generator) }
-    }
-    // Setting up a session is part of the time to first token; that is how a user meets it.
-    let start = ContinuousClock.now
-    let session = try Session(decoder: model.decoder, lender: lender, options: sessionOptions)
-    var next: [Int32] = []
-    var ttft = 0.0
-    for (line, prompt) in prompts.enumerated() {
-      if line > 0 { session.addSequence() }
-      next.append(Sampler.mostLikely(Array(try session.append(prompt, to: line).prefix(vocabulary))))
-      if line == 0 { ttft = (ContinuousClock.now - start).seconds }
-    }
-    let prefilled = ContinuousClock.now
-    for _ in 1..<options.generatedTokens {
-      let logits = try session.step(next)
-      let width = logits.count / next.count
-      next = next.indices.map { Sampler.mostLikely(Array(logits[$0 * width..<$0 * width + vocabulary])) }
-    }
-    return Sample(
-      prefill: (prefilled - start).seconds, decode: (ContinuousClock.now - prefilled).seconds, ttft: ttft,
-      kv: session.kvBytes)
-  }
-
-  /// What Linux reports as the high-water mark of resident memory.
-  private static var peakRSSBytes: Int? {
-    let status = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)
-    let line = status?.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
-    return line?.split(separator: " ").compactMap { Int($0) }.first.map { $0 * 1024 }
+    return SpeedResult(samples, options: options)
   }
 }

@@ -97,19 +97,17 @@ public final class Session<B: Backend> {
   /// The state of a lending model before the map is established: all layers of both models are recorded.
   private func establishing(_ lender: Lender, rowCapacity: Int) throws(ComputeError) -> SmallState {
     let smallState = try RunState(
-      lender.decoder.configuration, backend: decoder.backend, rowCapacity: rowCapacity, kvType: options.kvType)
-    func record(
-      _ configuration: DecoderConfiguration, _ store: KVStore<B>
-    ) throws(ComputeError) -> LentAttention<B> {
+      lender.decoder.configuration, backend: lender.decoder.backend, rowCapacity: rowCapacity,
+      kvType: options.kvType)
+    func record(_ model: DecoderModel<B>, _ store: KVStore<B>) throws(ComputeError) -> LentAttention<B> {
       try LentAttention(
-        backend: decoder.backend, store: store, layers: 0..<configuration.layerCount,
+        backend: model.backend, store: store, layers: 0..<model.configuration.layerCount,
         rowCapacity: lender.recipe.establishmentTokens)
     }
     return SmallState(
       state: smallState,
       phase: .establishing(
-        large: try record(decoder.configuration, state.store),
-        small: try record(lender.decoder.configuration, smallState.store)))
+        large: try record(decoder, state.store), small: try record(lender.decoder, smallState.store)))
   }
 
   /// Positions that both models can hold.
@@ -173,18 +171,32 @@ public final class Session<B: Backend> {
     return decoder.logits(rows: next.indices, state: state)
   }
 
-  /// Forgets the tokens of sequence 0 from `count` on, so that another continuation can be read.
+  /// Forgets the tokens of a sequence from `count` on, so that another continuation can be read.
   ///
   /// A map that is established stays, also where the tokens that established it are forgotten.
-  public func truncate(to count: Int) {
-    guard count < tokens.count else { return }
-    lines[0].tokens.removeSubrange(count...)
-    state.store.truncate(lines[0].large, to: count)
+  public func truncate(_ line: Int = 0, to count: Int) {
+    guard count < lines[line].tokens.count else { return }
+    lines[line].tokens.removeSubrange(count...)
+    state.store.truncate(lines[line].large, to: count)
     guard let small else { return }
-    small.state.store.truncate(lines[0].small, to: count)
-    if case .establishing(let large, let smallRecord) = small.phase {
+    small.state.store.truncate(lines[line].small, to: count)
+    if line == 0, case .establishing(let large, let smallRecord) = small.phase {
       large.truncate(to: count)
       smallRecord.truncate(to: count)
+    }
+  }
+
+  /// Makes every sequence `length` tokens long, with random keys and values in place of those of tokens: what follows
+  /// takes the time and memory that it takes after `length` tokens, without the time of reading them.
+  ///
+  /// - Precondition: the map is established, or there is no lender.
+  package func pad(to length: Int) throws {
+    if case .establishing = small?.phase { preconditionFailure("padding needs an established map") }
+    guard length <= contextLength else { throw DecoderError.contextExceeded(needed: length, limit: contextLength) }
+    for index in lines.indices where lines[index].tokens.count < length {
+      try state.store.pad(lines[index].large, to: length)
+      try small?.state.store.pad(lines[index].small, to: length)
+      lines[index].tokens += Array(repeating: 0, count: length - lines[index].tokens.count)
     }
   }
 
@@ -256,7 +268,7 @@ public final class Session<B: Backend> {
     small.state.store.dropLayers(from: plan.lenderDepth)
     self.small?.phase = .borrowing(
       try LentAttention(
-        backend: decoder.backend, store: small.state.store, layers: plan.lentHeads.map(\.layer),
+        backend: lender.decoder.backend, store: small.state.store, layers: plan.lentHeads.map(\.layer),
         rowCapacity: small.state.rowCapacity))
   }
 

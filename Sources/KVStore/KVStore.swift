@@ -96,6 +96,23 @@ public final class KVStore<B: Backend> {
     sequences[id] = sequence
   }
 
+  /// Extends a sequence by positions with random keys and values, from -1 to 1 and the same in every page.
+  package func pad(_ id: SequenceID, to length: Int) throws(ComputeError) {
+    let start = self.length(of: id)
+    let block = KVPageLayout.positions
+    let columns = shape.kvHeads * shape.headDimension
+    let rows = try backend.makeTensor(rows: block, columns: columns)
+    backend.write((0..<block * columns).map { _ in Float.random(in: -1...1) }, to: rows)
+    try extend(id, to: length)
+    for first in stride(from: start, to: length, by: block) {
+      let run = SequenceRows(sequence: id, rows: 0..<min(block, length - first), firstPosition: first)
+      for layer in 0..<layerCount {
+        let segments = segments([run], layer: layer)
+        for part in [KVPart.keys, .values] { backend.store(rows, as: part, in: segments, type: type) }
+      }
+    }
+  }
+
   /// Forgets the positions from `length` on.
   public func truncate(_ id: SequenceID, to length: Int) {
     guard var sequence = sequences[id], length < sequence.length else { return }

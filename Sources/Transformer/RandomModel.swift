@@ -18,6 +18,8 @@ public struct RandomModel: TensorContainer, CustomStringConvertible {
   public let description: String
   /// The shape, with the number of layers that was asked for.
   public let configuration: DecoderConfiguration
+  /// The layers that the published model has.
+  public let publishedLayerCount: Int
 
   private let type: TensorType
   private let hasBiases: Bool
@@ -54,6 +56,7 @@ public struct RandomModel: TensorContainer, CustomStringConvertible {
     hasBiases = shape.family == "qwen2"
     isTied = shape.isTied
     configuration = shape.configuration(layers: layers)
+    publishedLayerCount = shape.layers
   }
 
   private static let types: [String: TensorType] = [

@@ -69,6 +69,10 @@ struct CommandTests {
     (["inspect", folder + "/text.gguf"], 1, "GGUF"),
     (["bench", "-m", tiny, "--prompt-tokens", "200000", "--repeat", "1"], 1, "131072"),
     (["bench", "-m", tiny, "--repeat", "0"], 64, "repeat"),
+    (["bench", "-m", tiny, "--depth", "0"], 64, "depth"),
+    (["bench", "-m", tiny, "--explain"], 64, "small model"),
+    (["bench", "-m", tiny, "-s", tiny, "--explain", "--profile"], 64, "found both"),
+    (["bench", "-m", tiny, "-s", tiny, "--explain", "--ratio", "0", "--prompt-tokens", "30"], 1, "no map"),
     (["evaluate", "perplexity", "-m", tiny, "--data", "/no/such/text"], 1, "/no/such/text"),
     (["evaluate", "perplexity", "-m", tiny, "--data", "x", "--stride", "0"], 64, "stride"),
   ])
@@ -114,6 +118,39 @@ struct CommandTests {
     #expect(json["kv_bytes_large"] as? Int == keys)
     #expect(json["isa"] is String && json["threads"] as? Int ?? 0 > 0)
     #expect(json["mapped_layers"] as? [Int] == [0])
+  }
+
+  @Test func profileNamesEveryOperation() throws {
+    let outcome = try run(
+      [
+        "bench", "-m", Self.tiny, "--prompt-tokens", "3", "--generate-tokens", "2", "--repeat", "1", "--profile",
+        "--json",
+      ])
+    let profile = try #require(outcome.json?["profile"] as? [String: [String: [String: Any]]])
+    for phase in ["prefill", "decode"] {
+      let rows = try #require(profile["large"]?[phase]?["operations"] as? [[String: Any]])
+      let names = Set(rows.compactMap { $0["operation"] as? String })
+      #expect(names.isSuperset(of: ["Q, K, V", "attention", "attention output", "gate, up", "down", "output"]))
+      #expect(rows.allSatisfy { $0["seconds_per_step"] as? Double ?? 0 > 0 })
+    }
+  }
+
+  @Test func explainComparesPredictionAndMeasurement() throws {
+    let arguments = [
+      "bench", "-m", "random:qwen2-0.5b:layers=2", "-s", Self.tiny, "--ratio", "0.5", "--generate-tokens", "2",
+      "--repeat", "1", "--explain",
+    ]
+    let json = try run(arguments + ["--prompt-tokens", "24", "--json"]).json
+    let saving = try #require(json?["saving"] as? [String: Any])
+    #expect(saving["small_share"] as? Double == 2.0 / 24)
+    for phase in ["ttft", "tpot"] {
+      let figures = try #require(saving[phase] as? [String: Any])
+      for key in ["unmapped_seconds", "predicted_seconds", "measured_seconds", "predicted_gain", "measured_gain"] {
+        #expect(figures[key] as? Double ?? 0 > 0, "\(phase) \(key)")
+      }
+    }
+    let text = try run(arguments + ["--depth", "30", "--batch", "2"]).output
+    #expect(text.contains("time per token, batch 2, depth 30") && !text.contains("time to first token, prompt"))
   }
 
   @Test(arguments: [[], ["generate"], ["chat"], ["bench"], ["evaluate", "perplexity"], ["fetch"], ["inspect"]])

@@ -132,6 +132,45 @@ struct TinyPair {
     #expect(try session.append(Array(tokens[30...])) == first)
   }
 
+  @Test func anySequenceCanBeTruncated() throws {
+    let pair = try TinyPair()
+    let tokens = pair.expected.tokens
+    let session = try pair.session(.explicit([1]))
+    session.addSequence()
+    _ = try session.append(tokens)
+    let second = try session.append(Array(tokens.prefix(30)), to: 1)
+    let kv = session.kvBytes
+    session.truncate(1, to: 25)
+    #expect(session.tokens == tokens)
+    #expect(try session.append(Array(tokens[25..<30]), to: 1) == second)
+    #expect(session.kvBytes == kv)
+  }
+
+  /// Padding leaves what is there and takes the memory of as many tokens.
+  @Test func paddedSessionsHoldAsMuch() throws {
+    let pair = try TinyPair()
+    let tokens = pair.expected.tokens
+    let padded = try pair.session(.explicit([1, 2]))
+    let read = try pair.session(.explicit([1, 2]))
+    for session in [padded, read] {
+      _ = try session.append(tokens)
+      session.addSequence()
+    }
+    let length = padded.contextLength - 1
+    try padded.pad(to: length)
+    let rest = Array(repeating: Int32(0), count: length)
+    _ = try read.append(Array(rest.dropFirst(tokens.count)))
+    _ = try read.append(rest, to: 1)
+    #expect(padded.kvBytes == read.kvBytes && padded.tokens.count == length)
+    #expect(try padded.step([1, 2]).allSatisfy(\.isFinite))
+    padded.truncate(to: 30)
+    read.truncate(to: 30)
+    #expect(try padded.append([3]) == read.append([3]))
+    #expect(throws: DecoderError.contextExceeded(needed: length + 2, limit: length + 1)) {
+      try padded.pad(to: length + 2)
+    }
+  }
+
   @Test func sequencesTogetherAgreeWithEachAlone() throws {
     let pair = try TinyPair()
     let tokens = pair.expected.tokens

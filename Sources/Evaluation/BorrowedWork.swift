@@ -1,0 +1,100 @@
+// What remains of a model's work where some of its layers borrow their attention: the arithmetic by which a saving is
+// predicted (`ALGORITHMS.md` §1 of the design, "What the saving is worth"; IAM, arXiv 2507.11953).
+//
+// Checked against cases counted by hand (`BorrowedWorkTests`).
+
+import KindredAttention
+import KindredCompute
+import KindredTransformer
+
+/// The share of each part's work that remains when a plan is in force.
+///
+/// A mapped layer computes no queries and keys, rotates none and stores no keys. In prefill, where arithmetic bounds,
+/// `2 · n · H · D` operations of QKᵀ become `2 · n · d` for each distinct small head, and as many of PV become
+/// `2 · n · D` for each distinct (small head, KV group). In decode, where memory bounds, the bytes of keys go.
+public struct BorrowedWork: Sendable {
+  /// The steps whose work is counted.
+  public enum Steps: Sendable, Hashable {
+    /// Reading `tokens`, of which the first `unmapped` establish the map and run as without it.
+    case prefill(tokens: Int, unmapped: Int)
+    /// Tokens that are all mapped.
+    case decode
+  }
+
+  let plan: AttentionPlan
+  /// The borrowing model's heads.
+  let shape: AttentionShape
+  /// Elements of a lending model's head, `d`.
+  let smallDimension: Int
+
+  public init(plan: AttentionPlan, shape: AttentionShape, smallDimension: Int) {
+    self.plan = plan
+    self.shape = shape
+    self.smallDimension = smallDimension
+  }
+
+  /// The share of a part's work that remains, 0…1 or above.
+  ///
+  /// - Parameters:
+  ///   - part: a part of the unmapped model's work.
+  ///   - steps: the steps whose work is counted.
+  ///   - products: the matrices of ``ModelPart/queryKeyValue``, any one layer's.
+  public func remaining(_ part: ModelPart, in steps: Steps, products: [ProfiledProduct] = []) -> Double {
+    switch part {
+    case .queryKeyValue:
+      1 - rowShare(steps) * mappedLayerShare * (1 - valueShare(of: products, in: steps))
+    case .rotation, .keyStorage, .headNorm:
+      1 - rowShare(steps) * mappedLayerShare
+    case .attention:
+      1 - pairShare(steps) * (1 - attentionShare(steps))
+    default: 1
+    }
+  }
+
+  /// The share of layers that use no queries and keys of their own.
+  private var mappedLayerShare: Double {
+    let mapped = plan.sources.indices.filter { plan.ownGroups(layer: $0).isEmpty }.count
+    return Double(mapped) / Double(plan.sources.count)
+  }
+
+  /// The share of rows that run mapped.
+  private func rowShare(_ steps: Steps) -> Double {
+    guard case .prefill(let tokens, let unmapped) = steps else { return 1 }
+    return 1 - Double(min(unmapped, tokens)) / Double(tokens)
+  }
+
+  /// The share of (row, position) pairs whose row runs mapped.
+  private func pairShare(_ steps: Steps) -> Double {
+    guard case .prefill(let tokens, let unmapped) = steps else { return 1 }
+    func pairs(_ rows: Int) -> Double { Double(rows) * Double(rows + 1) / 2 }
+    return 1 - pairs(min(unmapped, tokens)) / pairs(tokens)
+  }
+
+  /// What V is of Q, K and V together, in elements or in bytes.
+  private func valueShare(of products: [ProfiledProduct], in steps: Steps) -> Double {
+    func work(_ product: ProfiledProduct) -> Double {
+      let matrix = product.matrix
+      return Double(steps == .decode ? matrix.byteCount : matrix.outputs * matrix.inputs)
+    }
+    // Keys and values have matrices of one shape, and values are never stored the less precisely.
+    let keyRows = shape.kvHeads * shape.headDimension
+    let all = products.reduce(0) { $0 + work($1) }
+    guard let value = products.filter({ $0.matrix.outputs == keyRows }).map(work).max(), all > 0 else { return 1 }
+    return value / all
+  }
+
+  /// What attention takes of a mapped row, of an unmapped row's, over all layers.
+  private func attentionShare(_ steps: Steps) -> Double {
+    let layers = plan.sources.indices.map { layer in
+      let own = Double(plan.ownGroups(layer: layer).count)
+      let groups = Double(shape.kvHeads)
+      if steps == .decode { return (2 * own + (groups - own)) / (2 * groups) }
+      let loans = plan.loans(layer: layer)
+      let products = loans.reduce(0) { $0 + $1.borrowers.count }
+      let ownWork = 2 * own * Double(shape.groupSize * shape.headDimension)
+      let borrowedWork = Double(loans.count * smallDimension + products * shape.headDimension)
+      return (ownWork + borrowedWork) / Double(2 * shape.queryHeads * shape.headDimension)
+    }
+    return layers.reduce(0, +) / Double(layers.count)
+  }
+}

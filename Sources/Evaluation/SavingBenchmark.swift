@@ -1,0 +1,187 @@
+// What borrowing saves, predicted and measured in one run (`kindred bench --explain`).
+//
+// Prediction: the measured time of each of the large model's operations without borrowing, times the share of its
+// work that remains with it (`BorrowedWork`), and the small model's ordinary operations. No constant of any machine
+// enters. Measurement: the pair's time. In both the small model's time is counted at the share of the large model's
+// layers that is present, as random weights of few layers stand for a model of many.
+
+import KindredAttention
+import KindredCompute
+import KindredGeneration
+
+/// What borrowing saves of a time, predicted and measured: medians over repetitions.
+public struct Saving: Sendable, Hashable {
+  /// One part of the work.
+  public struct Row: Sendable, Hashable, Encodable {
+    public var part: String
+    public var unmappedSeconds: Double
+    public var predictedSeconds: Double
+    public var measuredSeconds: Double
+
+    private enum CodingKeys: String, CodingKey {
+      case part = "operation"
+      case unmappedSeconds = "unmapped_seconds"
+      case predictedSeconds = "predicted_seconds"
+      case measuredSeconds = "measured_seconds"
+    }
+  }
+
+  /// The large model's parts, then the small model as a whole.
+  public var rows: [Row]
+  public var unmappedSeconds: MedianAndRange
+  public var predictedSeconds: MedianAndRange
+  public var measuredSeconds: MedianAndRange
+  /// Seconds predicted to be saved by the parts in which borrowing changes something. The others differ by chance, and
+  /// where a saving is small, by more than it.
+  public var predictedChange: Double
+  /// Seconds saved by the same parts.
+  public var measuredChange: Double
+
+  /// How many times faster borrowing should be.
+  public var predictedGain: Double { unmappedSeconds.median / predictedSeconds.median }
+  /// How many times faster borrowing is.
+  public var measuredGain: Double { unmappedSeconds.median / measuredSeconds.median }
+  /// The share of the predicted saving that is reached; `nil` where none is predicted.
+  public var reached: Double? {
+    let predicted = unmappedSeconds.median - predictedSeconds.median
+    return predicted > 0 ? (unmappedSeconds.median - measuredSeconds.median) / predicted : nil
+  }
+  /// The same of the parts in which borrowing changes something.
+  public var changeReached: Double? { predictedChange > 0 ? measuredChange / predictedChange : nil }
+}
+
+extension Saving: Encodable {
+  private enum CodingKeys: String, CodingKey {
+    case rows = "operations"
+    case unmapped = "unmapped_seconds"
+    case predicted = "predicted_seconds"
+    case measured = "measured_seconds"
+    case measuredMinimum = "measured_seconds_min"
+    case measuredMaximum = "measured_seconds_max"
+    case predictedGain = "predicted_gain"
+    case measuredGain = "measured_gain"
+    case reached = "reached_share"
+    case predictedChange = "predicted_change_seconds"
+    case measuredChange = "measured_change_seconds"
+    case changeReached = "reached_share_of_change"
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(rows, forKey: .rows)
+    try container.encode(unmappedSeconds.median, forKey: .unmapped)
+    try container.encode(predictedSeconds.median, forKey: .predicted)
+    try container.encode(measuredSeconds.median, forKey: .measured)
+    try container.encode(measuredSeconds.minimum, forKey: .measuredMinimum)
+    try container.encode(measuredSeconds.maximum, forKey: .measuredMaximum)
+    try container.encode(predictedGain, forKey: .predictedGain)
+    try container.encode(measuredGain, forKey: .measuredGain)
+    try container.encodeIfPresent(reached, forKey: .reached)
+    try container.encode(predictedChange, forKey: .predictedChange)
+    try container.encode(measuredChange, forKey: .measuredChange)
+    try container.encodeIfPresent(changeReached, forKey: .changeReached)
+  }
+}
+
+/// What borrowing saves of the time to first token and of the time per token.
+public struct SavingResult: Sendable, Hashable, Encodable {
+  /// `nil` where a depth is asked for.
+  public var ttft: Saving?
+  public var tpot: Saving
+  /// The share at which the small model's time is counted.
+  public var smallShare: Double
+  /// Layers that borrow.
+  public var mappedLayers: Int
+  /// Distinct small heads in use, by all layers.
+  public var lentHeads: Int
+  /// Distinct (small head, KV group) products, over all mapped layers; unmapped they have one for each query head.
+  public var distinctProducts: Int
+
+  private enum CodingKeys: String, CodingKey {
+    case ttft, tpot
+    case smallShare = "small_share"
+    case mappedLayers = "mapped_layer_count"
+    case lentHeads = "lent_heads"
+    case distinctProducts = "distinct_products"
+  }
+}
+
+/// Measures the large model alone and the pair, by turns, and compares the saving with its prediction.
+public struct SavingBenchmark<Base: Backend> {
+  public typealias Model = LanguageModel<ProfilingBackend<Base>>
+  public typealias ModelSession = Session<ProfilingBackend<Base>>
+
+  private let model: Model
+  private let lender: ModelSession.Lender
+  private let options: SpeedOptions
+  private let smallShare: Double
+  private let alone: ProfiledRunner<Base>
+  private let pair: ProfiledRunner<Base>
+
+  /// - Parameters:
+  ///   - model: the large model, on a backend of its own.
+  ///   - lender: the small model, on another profiling backend over the same base.
+  ///   - smallShare: the share at which the small model's time is counted.
+  ///   - options: what is measured.
+  ///   - sessionOptions: how sessions run.
+  public init(
+    _ model: Model, lender: ModelSession.Lender, smallShare: Double, options: SpeedOptions,
+    sessionOptions: ModelSession.Options = .init()
+  ) {
+    self.model = model
+    self.lender = lender
+    self.options = options
+    self.smallShare = smallShare
+    alone = ProfiledRunner(model, lender: nil, options: options, sessionOptions: sessionOptions)
+    pair = ProfiledRunner(model, lender: lender, options: options, sessionOptions: sessionOptions)
+  }
+
+  /// Runs all repetitions.
+  ///
+  /// - Parameter progress: called before each repetition with its number, 0 for the unmeasured one.
+  /// - Throws: ``NoSaving`` where the sequences are too short for a map.
+  public func run(progress: (Int) -> Void = { _ in }) throws -> SavingResult {
+    var plan = AttentionPlan(sources: [])
+    var comparisons: [SpeedPhase: [Comparison]] = [:]
+    for repetition in 0...options.repeats {
+      progress(repetition)
+      let unmapped = try alone.measure(seed: repetition).phases
+      let (sample, mapped) = try pair.measure(seed: repetition)
+      plan = sample.plan
+      guard !plan.lentHeads.isEmpty else { throw NoSaving(tokens: options.depth ?? options.promptTokens) }
+      guard repetition > 0 else { continue }
+      for (phase, profile) in mapped {
+        guard let before = unmapped[phase], let steps = steps(of: phase) else { continue }
+        let work = BorrowedWork(
+          plan: plan, shape: model.decoder.configuration.attention,
+          smallDimension: lender.decoder.configuration.attention.headDimension)
+        comparisons[phase, default: []].append(
+          Comparison(
+            unmapped: before, mapped: profile, model: model.decoder.configuration, smallShare: smallShare,
+            remaining: { work.remaining($0, in: steps, products: $1) }))
+      }
+    }
+    let loans = plan.sources.indices.flatMap { plan.loans(layer: $0) }
+    return SavingResult(
+      ttft: comparisons[.firstPrompt].map { Saving($0, steps: 1) },
+      tpot: Saving(comparisons[.decode] ?? [], steps: options.generatedTokens - 1), smallShare: smallShare,
+      mappedLayers: Set(plan.borrowedUnits.map(\.layer)).count, lentHeads: plan.lentHeads.count,
+      distinctProducts: loans.reduce(0) { $0 + $1.borrowers.count })
+  }
+
+  private func steps(of phase: SpeedPhase) -> BorrowedWork.Steps? {
+    switch phase {
+    case .firstPrompt: .prefill(tokens: options.promptTokens, unmapped: lender.recipe.establishmentTokens)
+    case .decode: .decode
+    case .preparation, .otherPrompts: nil
+    }
+  }
+}
+
+/// Without a map nothing is saved.
+public struct NoSaving: Error, Sendable, CustomStringConvertible {
+  let tokens: Int
+  public var description: String {
+    "saving: expected layers that borrow and a prompt long enough to map them, found \(tokens) tokens and no map"
+  }
+}
