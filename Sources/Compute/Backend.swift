@@ -53,8 +53,6 @@ public protocol Backend: AnyObject, Sendable {
   func normalizeHeads(_ tensor: Tensor, rows: Int, weight: Tensor, epsilon: Float)
   /// Makes rows ready for products as they are.
   func prepare(_ input: Tensor, rows: Int, into output: Activations)
-  /// silu(gate) · up, made ready for products.
-  func gate(_ gate: Tensor, _ up: Tensor, rows: Int, into output: Activations)
   /// Products of the same rows with several matrices.
   func multiply(_ input: Activations, rows: Int, _ products: [Product<Self>])
   /// silu(input · gateᵀ) · (input · upᵀ), made ready for the product `next`. Whether the outputs of `gate` and `up` are

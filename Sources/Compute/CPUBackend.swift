@@ -152,12 +152,6 @@ public final class CPUBackend: Backend {
     fill(output, rows: rows) { row in output[row: row].update(from: input[row: row], count: input.columns) }
   }
 
-  public func gate(_ gate: Tensor, _ up: Tensor, rows: Int, into output: Activations) {
-    fill(output, rows: rows) { row in
-      self.kernels.silu_multiply(gate[row: row], up[row: row], gate.columns, output[row: row])
-    }
-  }
-
   public func rotate(_ tensor: Tensor, heads: Int, by angles: RotaryAngles) {
     let dimension = tensor.columns / heads
     let half = angles.half

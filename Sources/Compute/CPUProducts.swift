@@ -214,7 +214,9 @@ extension CPUBackend {
     let nextForm = self.form(for: next.matrix.type, rows: rows)
     guard form.contains(.tiles), self.form(for: up.matrix.type, rows: rows) == form, nextForm.contains(.tiles) else {
       multiply(input, rows: rows, [gate, up])
-      return self.gate(gate.output, up.output, rows: rows, into: output)
+      return fill(output, rows: rows) { row in
+        self.kernels.silu_multiply(gate.output[row: row], up.output[row: row], output.columns, output[row: row])
+      }
     }
     require(form, of: input, rows: rows)
     let panels = gate.matrix.panelCount

@@ -33,7 +33,7 @@ public struct ProfiledProduct: Sendable, Hashable {
 /// An operation of ``Backend``, as a profile tells it from others.
 public enum ProfiledOperation: Sendable, Hashable {
   case allocate, pack, copy
-  case normalize, normalizeHeads, prepare, gate, rotate
+  case normalize, normalizeHeads, prepare, rotate
   case multiply([ProfiledProduct])
   case storeKeys, storeValues, attend, probabilities, borrow
 }

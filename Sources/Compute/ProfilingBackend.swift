@@ -104,18 +104,31 @@ public final class ProfilingBackend<Base: Backend>: Backend {
     timed(.prepare) { base.prepare(input, rows: rows, into: output) }
   }
 
-  public func gate(_ gate: Tensor, _ up: Tensor, rows: Int, into output: Activations) {
-    timed(.gate) { base.gate(gate, up, rows: rows, into: output) }
+  public func multiply(_ input: Activations, rows: Int, _ products: [Product<ProfilingBackend>]) {
+    let noted = products.map(Self.noted)
+    let forwarded = products.map(Self.forwarded)
+    timed(.multiply(noted), rows: rows) { base.multiply(input, rows: rows, forwarded) }
   }
 
-  public func multiply(_ input: Activations, rows: Int, _ products: [Product<ProfilingBackend>]) {
-    let noted = products.map { ProfiledProduct(matrix: $0.matrix.shape, accumulates: $0.accumulates) }
-    let forwarded = products.map { product in
-      Product<Base>(
-        product.matrix.base, bias: product.bias, into: product.output, accumulates: product.accumulates,
-        precision: product.precision)
+  public func gatedProduct(
+    _ input: Activations, rows: Int, gate: Product<ProfilingBackend>, up: Product<ProfilingBackend>,
+    into output: Activations, for next: Product<ProfilingBackend>
+  ) {
+    timed(.multiply([Self.noted(gate), Self.noted(up)]), rows: rows) {
+      base.gatedProduct(
+        input, rows: rows, gate: Self.forwarded(gate), up: Self.forwarded(up), into: output,
+        for: Self.forwarded(next))
     }
-    timed(.multiply(noted), rows: rows) { base.multiply(input, rows: rows, forwarded) }
+  }
+
+  private static func noted(_ product: Product<ProfilingBackend>) -> ProfiledProduct {
+    ProfiledProduct(matrix: product.matrix.shape, accumulates: product.accumulates)
+  }
+
+  private static func forwarded(_ product: Product<ProfilingBackend>) -> Product<Base> {
+    Product(
+      product.matrix.base, bias: product.bias, into: product.output, accumulates: product.accumulates,
+      precision: product.precision)
   }
 
   public func rotate(_ tensor: Tensor, heads: Int, by angles: RotaryAngles) {

@@ -17,8 +17,7 @@ public enum ModelPart: String, Sendable, Hashable, CaseIterable, Codable {
   case lentRows = "rows lent"
   case preparation = "quantising attention"
   case attentionOutput = "attention output"
-  case gateUp = "gate, up"
-  case gating = "SiLU · up"
+  case gateUp = "gate, up, SiLU"
   case down
   case output
   case otherProducts = "other products"
@@ -36,7 +35,6 @@ public enum ModelPart: String, Sendable, Hashable, CaseIterable, Codable {
     case .normalize: self = .norm
     case .normalizeHeads: self = .headNorm
     case .prepare: self = .preparation
-    case .gate: self = .gating
     case .rotate: self = .rotation
     case .storeKeys: self = .keyStorage
     case .storeValues: self = .valueStorage

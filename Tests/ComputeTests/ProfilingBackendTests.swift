@@ -37,6 +37,7 @@ private struct Layer<B: Backend> {
     let weight = try tensor(64, seed: 2, rows: 1)
     let headWeight = try tensor(16, seed: 3, rows: 1)
     let input = try backend.makeActivations(rows: rows, columns: 64)
+    let gated = try backend.makeActivations(rows: rows, columns: 64)
     let query = try backend.makeTensor(rows: rows, columns: 64)
     let key = try backend.makeTensor(rows: rows, columns: 32)
     let bias = try tensor(64, seed: 4, rows: 1)
@@ -73,8 +74,11 @@ private struct Layer<B: Backend> {
       segments: [segment])
     backend.prepare(attended, rows: rows, into: input)
     backend.multiply(input, rows: rows, [Product(try matrix(64, 64, seed: 7), into: hidden, accumulates: true)])
-    backend.gate(hidden, query, rows: rows, into: input)
-    backend.multiply(input, rows: rows, [Product(try matrix(64, 64, seed: 8), into: query)])
+    let down = Product<B>(try matrix(64, 64, seed: 8), into: query)
+    backend.gatedProduct(
+      input, rows: rows, gate: Product(try matrix(64, 64, seed: 9), into: hidden),
+      up: Product(try matrix(64, 64, seed: 10), into: query), into: gated, for: down)
+    backend.multiply(gated, rows: rows, [down])
     let last = try backend.makeTensor(rows: 1, columns: 64)
     backend.gather([2], of: query, into: last, at: 0)
     return [hidden, query, key, attended, logSumExp, tiles, borrowed].map { backend.read($0, rows: 0..<rows) }
@@ -98,7 +102,7 @@ private struct Layer<B: Backend> {
     let profile = profiling.takeProfile()
     let calls = profile.entries.mapValues(\.calls)
     for (operation, count) in [
-      (ProfiledOperation.pack, 4), (.normalize, 1), (.normalizeHeads, 1), (.prepare, 1), (.gate, 1), (.rotate, 2),
+      (ProfiledOperation.pack, 6), (.normalize, 1), (.normalizeHeads, 1), (.prepare, 1), (.rotate, 2),
       (.storeKeys, 1), (.storeValues, 1), (.attend, 1), (.probabilities, 1), (.borrow, 1),
     ] {
       #expect(calls[operation] == count, "\(operation)")
@@ -107,9 +111,9 @@ private struct Layer<B: Backend> {
     let products = profile.entries.compactMap { operation, entry in
       if case .multiply(let products) = operation { (products, entry.rows) } else { nil }
     }
-    #expect(products.count == 3)
+    #expect(products.count == 4)
     #expect(products.allSatisfy { $0.1 == Layer<CPUBackend>.rows })
-    let pair = try #require(products.first { $0.0.count == 2 }?.0)
+    let pair = try #require(products.first { $0.0.count == 2 && $0.0[1].matrix.outputs == 32 }?.0)
     #expect(pair.map(\.matrix.outputs) == [64, 32] && pair.map(\.matrix.inputs) == [64, 64])
     #expect(pair.allSatisfy { $0.matrix.byteCount >= $0.matrix.outputs * $0.matrix.inputs * 4 && !$0.accumulates })
     #expect(products.contains { $0.0.first?.accumulates == true })

@@ -62,7 +62,7 @@ import Testing
     #expect(abs(decode - result.tpotSeconds.median) < 1e-6)
     let parts = Set(profile.large.decode.rows.map(\.part))
     #expect(parts.isSuperset(of: [.norm, .value, .borrowedAttention, .attentionOutput]))
-    #expect(parts.isSuperset(of: [.gateUp, .gating, .down, .output]))
+    #expect(parts.isSuperset(of: [.gateUp, .down, .output]))
     #expect(parts.isDisjoint(with: [.queryKeyValue, .attention, .rotation, .keyStorage]))
     let lent = Set(lenders.decode.rows.map(\.part))
     #expect(lent.isSuperset(of: [.norm, .queryKeyValue, .attention, .rotation, .lentRows]))
