@@ -64,6 +64,8 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Sources/CLI"),
+    .executableTarget(
+      name: "KindredTokenizerTimer", dependencies: ["KindredTokenization"], path: "Benchmarks/peer/tokenizer"),
     tests(of: "CKernels", scripts: ["make_fixtures.py"], ["CKindredKernels"]),
     tests(
       of: "ModelStore",

@@ -1,188 +1,216 @@
-"""Runs `kindred bench` and llama.cpp alternately on the same file with the same threads.
+"""Measures Kindred against llama.cpp and OpenVINO GenAI on the paths that a user feels (`rows.py`).
 
-Prefill: random tokens into an empty KV cache, logits of the last. Decode: greedy, one token at a time, after
-a prompt of one token (depth 0). Both choose the most likely token at each step, both keep the cache in F16,
-and llama.cpp runs as `llama-bench` does: micro-batches of 512, flash attention on `auto`, weights repacked.
-Every sample is a process of its own that does the work once unmeasured and once measured; the engines take
-turns, so that a change in what else the machine does meets both. Prints a Markdown table, then one JSON line.
+Same file, same threads, KV cache in F16, random prompts, every token the most likely one. Every sample is a
+process of its own, which works once unmeasured and once measured. The engines take turns, so that a change in
+what else the machine does meets all of them. Where a peer can be set up in several ways, the first repetition
+tries all of them and the others keep the fastest for each figure. Prints a Markdown table, then one JSON line.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
-import random
+import platform
 import statistics
 import subprocess
 import sys
-import time
 
-HERE = pathlib.Path(__file__).resolve()
-CONTEXT_MARGIN = 64
+import engines
+import environments
+import report
+import rows
 
-
-class Peer:
-  """llama.cpp through its C interface, with one model and one sequence."""
-
-  def __init__(self, path, threads, context):
-    import llama_cpp
-    import numpy
-    self.llama, self.numpy = llama_cpp, numpy
-    llama_cpp.llama_backend_init()
-    parameters = llama_cpp.llama_model_default_params()
-    parameters.n_gpu_layers = 0
-    self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
-    if not self.model:
-      sys.exit(f"{path}: llama.cpp cannot load it")
-    parameters = llama_cpp.llama_context_default_params()
-    parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = context, 512, 512
-    parameters.n_threads = parameters.n_threads_batch = threads
-    self.context = llama_cpp.llama_init_from_model(self.model, parameters)
-    self.vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
-
-  def clear(self):
-    self.llama.llama_memory_clear(self.llama.llama_get_memory(self.context), True)
-
-  def read(self, tokens):
-    """Appends `tokens` in batches of 512; returns the token most likely to follow."""
-    for start in range(0, len(tokens), 512):
-      part = tokens[start:start + 512]
-      array = (self.llama.llama_token * len(part))(*part)
-      status = self.llama.llama_decode(self.context, self.llama.llama_batch_get_one(array, len(part)))
-      if status != 0:
-        sys.exit(f"llama_decode: expected 0, found {status}")
-    logits = self.llama.llama_get_logits_ith(self.context, -1)
-    return int(self.numpy.argmax(self.numpy.ctypeslib.as_array(logits, (self.vocabulary,))))
-
-  def tokens(self, count, seed):
-    return random.Random(seed).choices(range(self.vocabulary), k=count)
-
-  def prefill(self, count, seed):
-    """Tokens per second."""
-    tokens = self.tokens(count, seed)
-    self.clear()
-    start = time.perf_counter()
-    self.read(tokens)
-    return count / (time.perf_counter() - start)
-
-  def decode(self, count, seed):
-    """Tokens per second."""
-    self.clear()
-    token = self.read(self.tokens(1, seed))
-    start = time.perf_counter()
-    for _ in range(count):
-      token = self.read([token])
-    return count / (time.perf_counter() - start)
+HERE = pathlib.Path(__file__).resolve().parent
+TEXT = HERE.parents[2] / "shared/data/wikitext2/wiki.test.raw"
+HOME = pathlib.Path(os.environ.get("KINDRED_HOME") or pathlib.Path.home() / ".cache/kindred")
+FOLDERS = {"1.5b": "qwen2.5-coder-1.5b", "0.5b": "qwen2.5-coder-0.5b", "smollm2": "smollm2-135m"}
+BF16_FOLDER = HOME / "benchmarks/qwen2.5-coder-1.5b-bf16"
+QUICK_PROMPT, QUICK_GENERATE = 64, 8
+# What a sample says of the engine itself.
+ABOUT = ["version", "features", "weights_and_kv_mb", "tokens"]
+ISA_FLAGS = ["avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"]
 
 
-def run_worker(options):
-  """One sample of llama.cpp, as JSON; this is what the child process does."""
-  context = max(options.prompt_tokens, options.generate_tokens) + CONTEXT_MARGIN
-  peer = Peer(options.model, options.threads, context)
-  if options.worker == "prefill":
-    measure, count = peer.prefill, options.prompt_tokens
-  else:
-    measure, count = peer.decode, options.generate_tokens
-  measure(count, seed=0)
-  print(json.dumps({
-    "tokens_per_second": measure(count, seed=1), "version": peer.llama.__version__,
-    "features": peer.llama.llama_print_system_info().decode()}))
+def model_path(model, kindred):
+  """The GGUF file of a model of `rows.py`, fetched if need be."""
+  folder = HOME / "models" / FOLDERS[model]
+  if not list(folder.glob("*.gguf")):
+    subprocess.run([kindred, "fetch", FOLDERS[model]], stdout=sys.stderr, check=True)
+  return str(next(folder.glob("*.gguf")))
 
 
-def last_json(command):
-  """Runs `command` and parses the last line of its standard output."""
-  done = subprocess.run(command, capture_output=True, text=True)
-  if done.returncode != 0:
-    sys.exit(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stderr.strip()[-2000:]}")
-  return json.loads(done.stdout.strip().splitlines()[-1])
+def bf16_folder(kindred):
+  """The 1.5B in BF16, made if need be."""
+  if not (BF16_FOLDER / "streamed.json").exists():
+    print(f"writing {BF16_FOLDER} (7 GB)", file=sys.stderr)
+    script = [environments.GGUF.python, HERE / "bf16_model.py", model_path("1.5b", kindred), BF16_FOLDER]
+    subprocess.run(script, check=True)
+  return BF16_FOLDER
 
 
-def sample_peer(options, work):
-  return last_json([
-    sys.executable, HERE, options.model, "--worker", work, "--threads", str(options.threads),
-    "--prompt-tokens", str(options.prompt_tokens), "--generate-tokens", str(options.generate_tokens)])
+@dataclasses.dataclass
+class Samples:
+  """What one engine gave in one run."""
+  engine: object
+  # Pairs of settings and sample.
+  taken: list = dataclasses.field(default_factory=list)
+  failure: str | None = None
+
+  def best_settings(self, metric):
+    """The fastest settings of the first repetition. Load and memory are those of the fastest prefill."""
+    key = "prefill" if metric in ("load", "peak_rss_mb") else metric
+    first = self.taken[:len(self.engine.settings)]
+    return max(first, key=lambda pair: pair[1].get(key, 0))[0]
+
+  def next_settings(self, metrics):
+    """The settings to measure next: all at first, then those that are best at something."""
+    if not self.taken:
+      return self.engine.settings
+    best = [self.best_settings(metric) for metric in metrics]
+    return [settings for settings in self.engine.settings if settings in best]
+
+  def figure(self, metric):
+    """Median and range of a metric; `None` where the engine does not give it."""
+    if self.failure or metric not in self.taken[0][1]:
+      return None
+    settings = self.best_settings(metric)
+    samples = [sample for used, sample in self.taken if used == settings]
+    values = [sample[metric] for sample in samples]
+    return {
+      "median": statistics.median(values), "min": min(values), "max": max(values), "values": values,
+      "others": max(sample["others"] for sample in samples), "settings": settings,
+      "about": {key: samples[0][key] for key in ABOUT if key in samples[0]}}
 
 
-def sample_kindred(options, work):
-  # `kindred bench` takes the first token from the prompt, so n steps are n + 1 tokens.
-  shape = {
-    "prefill": (options.prompt_tokens, 2), "decode": (1, options.generate_tokens + 1)}[work]
-  result = last_json([
-    options.kindred, "bench", "-m", options.model, "--threads", str(options.threads), "--kv-type", "f16",
-    "--prompt-tokens", str(shape[0]), "--generate-tokens", str(shape[1]), "--repeat", "1", "--json"])
-  return {"tokens_per_second": result[f"{work}_tokens_per_second"], "isa": result.get("isa")}
+class Comparison:
+  """Does runs and makes rows of them."""
+
+  def __init__(self, options):
+    self.options = options
+    self.engines = {
+      "kindred": engines.Kindred(options.kindred), "llama.cpp": engines.LLAMA_CPP, "openvino": engines.OPENVINO,
+      "kindred-avx2": engines.Kindred(options.kindred, instruction_set="avx2"),
+      "llama.cpp-avx2": engines.LLAMA_CPP_AVX2, "memory": engines.MEMORY,
+      "kindred-tokenizer": engines.KindredTokenizer(), "tokenizers": engines.TOKENIZERS}
+
+  def work(self, run, engine):
+    if run.model == "bf16":
+      folder = bf16_folder(self.options.kindred)
+      model = str(folder / "model.gguf" if isinstance(engine, engines.Peer) else folder)
+    else:
+      model = model_path(run.model, self.options.kindred)
+    prompt, generate = run.prompt, run.generate
+    if self.options.quick:
+      prompt, generate = min(prompt, QUICK_PROMPT), min(generate, QUICK_GENERATE)
+    return engines.Work(
+      model, self.options.threads, prompt, generate, run.sequences, text=str(TEXT) if run.text else None)
+
+  def do(self, name, metrics):
+    """All repetitions of a run; returns the samples of each engine."""
+    run = rows.RUNS[name]
+    results = [Samples(self.chosen(self.engines[engine])) for engine in run.engines]
+    for repetition in range(self.options.repeat):
+      for samples in results:
+        if not samples.failure:
+          self.repeat(run, samples, metrics, f"{name} {repetition + 1}/{self.options.repeat}")
+    return results
+
+  def chosen(self, engine):
+    if self.options.quick and isinstance(engine, engines.Peer):
+      return dataclasses.replace(engine, settings=engine.settings[:1])
+    return engine
+
+  def repeat(self, run, samples, metrics, label):
+    """One repetition of one engine."""
+    for settings in samples.next_settings(metrics):
+      print(f"{label}: {samples.engine.column} {settings or ''}", file=sys.stderr, flush=True)
+      try:
+        sample = samples.engine.sample(self.work(run, samples.engine), settings)
+      except (engines.EngineFailure, subprocess.CalledProcessError) as failure:
+        samples.failure = str(failure)
+        print(failure, file=sys.stderr)
+        return
+      if run.model == "bf16" and "decode" in sample:
+        streamed = json.loads((BF16_FOLDER / "streamed.json").read_text())["bytes_per_token"]
+        sample["bandwidth"] = sample["decode"] * streamed / 1e9
+      samples.taken.append((settings, sample))
+
+  def row(self, row, results):
+    """One row of the report."""
+    figures = {result.engine.column: result.figure(row.metric) for result in results}
+    figures = {column: figure for column, figure in figures.items() if figure}
+    if row.ik_ratio and "llama.cpp" in figures:
+      figures[report.IK] = {"median": row.ik_ratio * figures["llama.cpp"]["median"], "scaled": True}
+    ours = figures.get("Kindred", {}).get("median")
+    return {
+      "row": row.name, "title": row.title, "unit": row.unit, "engines": figures,
+      "ratios": {column: ours / other["median"] for column, other in figures.items() if ours and column != "Kindred"},
+      "targets": [verdict for verdict in (target.check(figures) for target in row.targets) if verdict],
+      "failures": {result.engine.column: result.failure for result in results if result.failure}}
 
 
-def summary(samples):
-  values = [sample["tokens_per_second"] for sample in samples]
-  return {"median": statistics.median(values), "min": min(values), "max": max(values), "values": values}
+def conditions(options):
+  """What a reader must know about the machine and the programs."""
+  processor = pathlib.Path("/proc/cpuinfo").read_text()
+  field = lambda name: processor.split(f"{name}\t")[1].split(":", 1)[1].split("\n")[0].strip()
+  flags = set(field("flags").split()) if "flags\t" in processor else set()
+  revision = subprocess.run(
+    ["git", "-C", HERE, "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+  return {
+    "processor": field("model name") if "model name\t" in processor else platform.machine(),
+    "processors": os.cpu_count(), "isa": [flag for flag in ISA_FLAGS if flag in flags], "threads": options.threads,
+    "repeat": options.repeat, "quick": options.quick, "kernel": platform.release(), "kindred": revision}
 
 
-def busy_share():
-  """The share of all processors' time that other programs take, measured over one second (Linux)."""
-  def times():
-    fields = [int(field) for field in pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:]]
-    return sum(fields[:8]), fields[3] + fields[4]
-  before = times()
-  time.sleep(1)
-  total, idle = (after - start for after, start in zip(times(), before))
-  return 1 - idle / total
+def wanted_rows(only):
+  if only is None:
+    return rows.ROWS
+  names = only.split(",")
+  unknown = sorted(set(names) - {row.name for row in rows.ROWS})
+  if unknown:
+    sys.exit(f"--only: expected names of {', '.join(row.name for row in rows.ROWS)}; found {', '.join(unknown)}")
+  return [row for row in rows.ROWS if row.name in names]
 
 
 def compare(options):
-  busy = busy_share()
-  if busy > 0.1:
-    # llama.cpp's threads wait for each other by spinning: one busy core can cost it a factor of ten.
-    print(f"other programs use {busy:.0%} of the processors: the figures will mean nothing", file=sys.stderr)
-  samples = {(engine, work): [] for work in ["prefill", "decode"] for engine in ["kindred", "llama.cpp"]}
-  for repetition in range(options.repeat):
-    for engine, work in samples:
-      print(f"{repetition + 1}/{options.repeat} {work}: {engine}", file=sys.stderr)
-      sample = sample_kindred if engine == "kindred" else sample_peer
-      samples[engine, work].append(sample(options, work))
-  peer = samples["llama.cpp", "prefill"][0]
-  result = {
-    "model": pathlib.Path(options.model).name, "threads": options.threads, "repeat": options.repeat,
-    "llama_cpp_python": peer["version"], "llama_cpp_features": peer["features"].strip(" |"),
-    "kindred_isa": samples["kindred", "prefill"][0]["isa"], "busy_before": round(busy, 3)}
-  counts = {"prefill": options.prompt_tokens, "decode": options.generate_tokens}
-  for work, count in counts.items():
-    ours, theirs = (summary(samples[engine, work]) for engine in ["kindred", "llama.cpp"])
-    result[work] = {
-      "tokens": count, "kindred": ours, "llama_cpp": theirs, "ratio": ours["median"] / theirs["median"]}
+  """Does the runs that the wanted rows need, in the order of `rows.RUNS`; writes the JSON file after each."""
+  wanted = wanted_rows(options.only)
+  comparison, found = Comparison(options), {}
+  result = {"conditions": conditions(options), "rows": []}
+  for name in rows.RUNS:
+    of_run = [row for row in wanted if row.run == name]
+    if not of_run:
+      continue
+    if rows.RUNS[name].text and not TEXT.exists():
+      print(f"no tokenising: expected {TEXT}, found none", file=sys.stderr)
+      continue
+    samples = comparison.do(name, [row.metric for row in of_run])
+    found |= {row.name: comparison.row(row, samples) for row in of_run}
+    result["rows"] = [found[row.name] for row in wanted if row.name in found]
+    if options.json:
+      pathlib.Path(options.json).write_text(json.dumps(result, indent=1))
   return result
-
-
-def table(result):
-  cell = lambda x: f"{x['median']:.1f} ({x['min']:.1f}–{x['max']:.1f})"
-  lines = [
-    f"{result['model']}, {result['threads']} threads, medians of {result['repeat']} (min–max), tokens/s; "
-    f"llama.cpp of llama-cpp-python {result['llama_cpp_python']}", "",
-    "| work | kindred | llama.cpp | ratio |", "|---|---|---|---|"]
-  for work, name in [("prefill", "prefill of {}"), ("decode", "decode of {} at depth 0")]:
-    row = result[work]
-    cells = [name.format(row["tokens"]), cell(row["kindred"]), cell(row["llama_cpp"]), f"{row['ratio']:.2f}"]
-    lines.append(f"| {' | '.join(cells)} |")
-  return "\n".join(lines)
 
 
 def main():
   parser = argparse.ArgumentParser(prog="peer.sh", description=__doc__.split("\n\n")[0])
-  parser.add_argument("model", help="GGUF file")
-  parser.add_argument("--kindred", default=HERE.parents[2] / ".build/release/kindred", help="its executable")
+  parser.add_argument("--only", metavar="ROW,…", help="rows to measure; a wrong name prints the right ones")
+  parser.add_argument("--repeat", type=int, default=5, help="measured repetitions (default: 5)")
+  parser.add_argument("--quick", action="store_true", help=(
+    f"see that it works: one repetition, at most {QUICK_PROMPT} + {QUICK_GENERATE} tokens, one setting of each peer"))
   parser.add_argument("--threads", type=int, default=os.cpu_count())
-  parser.add_argument("--prompt-tokens", type=int, default=512)
-  parser.add_argument("--generate-tokens", type=int, default=64)
-  parser.add_argument("--repeat", type=int, default=5)
-  parser.add_argument("--worker", choices=["prefill", "decode"], help=argparse.SUPPRESS)
+  parser.add_argument("--json", metavar="FILE", help="write the result there too, after every run")
+  parser.add_argument("--kindred", default=HERE.parents[1] / ".build/release/kindred", help="its executable")
   options = parser.parse_args()
-  if options.worker:
-    return run_worker(options)
-  for path in [options.model, options.kindred]:
-    if not pathlib.Path(path).is_file():
-      sys.exit(f"{path}: expected a file, found none")
+  if options.repeat < 1 or options.threads < 1:
+    parser.error("--repeat and --threads: expected at least 1")
+  if not pathlib.Path(options.kindred).is_file():
+    sys.exit(f"{options.kindred}: expected the executable that `make build` makes, found none")
+  if options.quick:
+    options.repeat = 1
   result = compare(options)
-  print(table(result))
+  print(report.markdown(result))
   print(json.dumps(result))
 
 
