@@ -255,6 +255,56 @@ static void check_attention(const kindred_kernels *k, const kindred_kernels *gen
   free(x), free(q), free(s), free(t), free(o), free(u);
 }
 
+/// Attention of a whole sequence in tiles, own and borrowed, against scores and softmax by definition.
+static void check_tile_attention(const kindred_kernels *k, kindred_type type, size_t d, size_t rows, size_t first) {
+  if (k->attend_tiles == NULL) return;
+  enum { HEADS = 3 };
+  const size_t length = first + rows, pages = (length + 63) / 64, columns = (d + 31) / 32 * 32;
+  const size_t page_bytes = KINDRED_PAGE_POSITIONS * d * 2;
+  uint16_t *keys = allocate(pages * 128 * columns * 2), *values = allocate(pages * 64 * columns * 2);
+  uint8_t *key_page = allocate(page_bytes), *value_page = allocate(page_bytes);
+  float *key = random_floats(length * d), *value = random_floats(length * d), *query = random_floats(rows * HEADS * d);
+  for (size_t p = 0; p < pages; p++) {
+    const size_t count = length - p * 64 < 64 ? length - p * 64 : 64;
+    memset(key_page, 0, page_bytes), memset(value_page, 0xff, page_bytes);  // what is not stored is NaN
+    for (size_t j = 0; j < count; j++) {
+      k->store_key(type, key + (p * 64 + j) * d, d, j, key_page);
+      k->store_value(type, value + (p * 64 + j) * d, d, j, value_page);
+    }
+    k->pack_key_tiles(type, key_page, d, keys + p * 128 * columns);
+    k->pack_value_tiles(type, value_page, count, d, values + p * 64 * columns);
+  }
+  float *found = random_floats(rows * HEADS * d), *statistic = random_floats(rows * HEADS), *weights = allocate(length * 4);
+  float *borrowed = random_floats(rows * HEADS * d), *expected = allocate(d * sizeof *expected);
+  void *scratch = allocate(KINDRED_TILE_SCRATCH_BYTES);
+  const float scale = 0.3f;
+  k->attend_tiles(&(kindred_tile_attention){d, HEADS, rows, first, scale, query, HEADS * d, keys, values, found,
+                                            HEADS * d, statistic, HEADS}, scratch);
+  for (size_t head = 0; head < HEADS; head++) {
+    float *target = borrowed + head * d;
+    k->borrow_tiles(&(kindred_tile_loan){d, d, rows, first, 1, scale, query + head * d, HEADS * d, statistic + head,
+                                         HEADS, keys, (const uint16_t *const[]){values}, (float *const[]){target},
+                                         HEADS * d}, scratch);
+    for (size_t i = 0; i < rows; i++) {
+      double sum = 0;
+      for (size_t j = 0; j <= first + i; j++) {
+        double logit = 0;
+        for (size_t c = 0; c < d; c++) logit += query[(i * HEADS + head) * d + c] * key[j * d + c];
+        sum += weights[j] = (float)exp(logit * scale);
+      }
+      memset(expected, 0, d * sizeof *expected);
+      for (size_t j = 0; j <= first + i; j++)
+        for (size_t c = 0; c < d; c++) expected[c] += (float)(weights[j] / sum) * value[j * d + c];
+      compare("attend_tiles", d * 1000 + rows, found + (i * HEADS + head) * d, expected, d, 2e-2f);
+      compare("borrow_tiles", d * 1000 + rows, borrowed + (i * HEADS + head) * d, expected, d, 2e-2f);
+      float logarithm = (float)log(sum);
+      compare("log-sum-exp", d * 1000 + rows, &statistic[i * HEADS + head], &logarithm, 1, 2e-2f);
+    }
+  }
+  free(keys), free(values), free(key_page), free(value_page), free(key), free(value), free(query), free(found);
+  free(statistic), free(weights), free(borrowed), free(expected), free(scratch);
+}
+
 static void check_attentions(const kindred_kernels *k, const kindred_kernels *generic) {
   const kindred_type types[] = {KINDRED_F32, KINDRED_F16, KINDRED_BF16};
   const size_t sizes[] = {1, 15, 20, 48, 64, 100, 128}, batches[] = {1, 2, 3, 4, 5, 6, 7, 9, 13};
@@ -264,6 +314,11 @@ static void check_attentions(const kindred_kernels *k, const kindred_kernels *ge
       for (size_t j = 0; j < sizeof batches / sizeof *batches; j++)
         for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
           check_attention(k, generic, types[t], sizes[i], batches[j], counts[c]);
+  const size_t tile_sizes[] = {1, 15, 33, 64, 128, 256}, rows[] = {1, 17, 31, 128};
+  for (size_t i = 0; i < sizeof tile_sizes / sizeof *tile_sizes; i++)
+    for (size_t j = 0; j < sizeof rows / sizeof *rows; j++)
+      for (size_t first = 0; first < 600; first += 299)
+        check_tile_attention(k, j % 2 == 0 ? KINDRED_F16 : KINDRED_BF16, tile_sizes[i], rows[j], first);
 }
 
 int main(void) {
