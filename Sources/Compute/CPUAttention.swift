@@ -1,6 +1,7 @@
 // Attention on the processor: tiles of queries against pages of 64 positions.
 //
-// Own attention is the online softmax of FlashAttention (Dao et al. 2022) over pages in rising order. Borrowed
+// Own attention is the online softmax of FlashAttention (Dao et al. 2022) over pages in rising order, in stretches that
+// are merged like its blocks. Borrowed
 // attention (IAM, arXiv 2507.11953) takes tiles that are normalised already and needs only the product with V.
 // Page borders lie at fixed positions and each output is summed in one order, so results do not depend on how rows
 // are grouped. Slow twins that materialise whole maps are in `AttentionTests`. Many rows of a sequence go through matrix
@@ -38,18 +39,49 @@ extension CPUBackend {
   // MARK: Own attention
 
   public func attend(_ request: AttentionRequest<CPUBackend>, segments: [AttentionSegment<Page>]) {
+    var segments = segments
     let isTiled = { self.isTiled($0, type: request.type, dimension: request.shape.headDimension) }
-    let tiled = segments.filter(isTiled)
-    if !tiled.isEmpty { attendInTiles(request, segments: tiled) }
-    if tiled.count == segments.count { return }
-    let segments = segments.filter { !isTiled($0) }
+    if segments.contains(where: isTiled) {
+      attendInTiles(request, segments: segments.filter(isTiled))
+      segments.removeAll(where: isTiled)
+    }
     let rowsPerBlock = max(1, Self.queriesPerTile / request.shape.groupSize)
     let blocks = Self.blocks(of: segments, rows: rowsPerBlock)
-    pool.run(blocks.count * request.groups.count) { _, item in
-      let block = blocks[item / request.groups.count]
-      self.attend(
-        request, segment: segments[block.segment], rows: block.rows,
-        group: request.groups[item % request.groups.count])
+    let groups = request.groups
+    let pieceCount = blocks.count * groups.count
+    let piece = { [segments] (item: Int) in
+      let block = blocks[item / groups.count]
+      return OwnPiece(segment: segments[block.segment], rows: block.rows, group: groups[item % groups.count])
+    }
+    guard pieceCount < 2 * pool.threadCount,
+      let most = (0..<pieceCount).map({ piece($0).stretchCount }).max(), most > 1
+    else {
+      return pool.run(pieceCount) { _, item in self.attend(request, piece: piece(item)) }
+    }
+    let pieces = (0..<pieceCount).map(piece)
+    let stretches = pieces.map(\.stretchCount)
+    // Too few pieces for the threads to finish together: their stretches are divided, too.
+    let queries = rowsPerBlock * request.shape.groupSize
+    let floats = Partial.floats(queries: queries, dimension: request.shape.headDimension)
+    withUnsafeTemporaryAllocation(byteCount: pieces.count * most * floats * 4, alignment: 64) { memory in
+      let first = memory.baseAddress!.assumingMemoryBound(to: Float.self)
+      func partial(_ item: Int, _ stretch: Int) -> Partial {
+        Partial(
+          first + (item * most + stretch) * floats, queries: pieces[item].rows.count * request.shape.groupSize,
+          dimension: request.shape.headDimension)
+      }
+      let starts = stretches.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1) }
+      pool.run(starts[pieces.count]) { _, index in
+        var item = 0
+        while index >= starts[item + 1] { item += 1 }
+        let stretch = index - starts[item]
+        self.attend(request, piece: pieces[item], stretch: stretch, into: partial(item, stretch))
+      }
+      for (item, piece) in pieces.enumerated() {
+        let total = partial(item, 0)
+        for stretch in 1..<stretches[item] { total.merge(partial(item, stretch)) }
+        finish(request, piece: piece, total)
+      }
     }
   }
 
@@ -68,56 +100,128 @@ extension CPUBackend {
     }
   }
 
-  private func attend(
-    _ request: AttentionRequest<CPUBackend>, segment: AttentionSegment<Page>, rows: Range<Int>, group: Int
-  ) {
-    let shape = request.shape
-    let dimension = shape.headDimension
-    let queries = rows.count * shape.groupSize
-    let width = Self.tileWidth
-    // [queries, D] queries, [queries, D] outputs, [queries, 64] logits, [queries] maxima, [queries] sums
-    let floats = queries * (2 * dimension + width + 2)
-    withUnsafeTemporaryAllocation(byteCount: floats * 4, alignment: 64) { memory in
-      let query = memory.baseAddress!.assumingMemoryBound(to: Float.self)
-      let output = query + queries * dimension
-      let logits = output + queries * dimension
-      let maximum = logits + queries * width
-      let sum = maximum + queries
+  /// Rows of one segment with one KV head.
+  private struct OwnPiece {
+    let segment: AttentionSegment<Page>
+    let rows: Range<Int>
+    let group: Int
+
+    /// One past the last position seen.
+    var end: Int { segment.firstPosition + rows.upperBound }
+    var pageCount: Int { KVPageLayout.pageCount(length: end) }
+    var stretchCount: Int { (pageCount + CPUBackend.stretchPages - 1) / CPUBackend.stretchPages }
+  }
+
+  /// Pages whose softmax is taken together before stretches are merged, so that threads can divide a long context. The
+  /// borders lie at fixed positions, and stretches are merged in rising order: results do not depend on who computed
+  /// what.
+  private static let stretchPages = 8
+
+  /// Attention of some queries over one stretch: weighted sums of values, `[queries, D]`, with the largest logit and the
+  /// sum of the weights, `[queries]` each.
+  private struct Partial {
+    let output: UnsafeMutablePointer<Float>
+    let maximum: UnsafeMutablePointer<Float>
+    let sum: UnsafeMutablePointer<Float>
+    let queries: Int, dimension: Int
+
+    static func floats(queries: Int, dimension: Int) -> Int { queries * (dimension + 2) }
+
+    init(_ memory: UnsafeMutablePointer<Float>, queries: Int, dimension: Int) {
+      output = memory
+      maximum = memory + queries * dimension
+      sum = maximum + queries
+      self.queries = queries
+      self.dimension = dimension
+    }
+
+    func clear() {
       output.update(repeating: 0, count: queries * dimension)
       maximum.update(repeating: -.infinity, count: queries)
       sum.update(repeating: 0, count: queries)
+    }
+
+    /// Adds a later stretch. The first one holds position 0, so its sums are never empty.
+    func merge(_ other: Partial) {
+      for index in 0..<queries {
+        let largest = max(maximum[index], other.maximum[index])
+        let factor = exp(maximum[index] - largest)
+        let otherFactor = exp(other.maximum[index] - largest)
+        let row = output + index * dimension
+        let otherRow = other.output + index * dimension
+        for c in 0..<dimension { row[c] = row[c] * factor + otherRow[c] * otherFactor }
+        sum[index] = sum[index] * factor + other.sum[index] * otherFactor
+        maximum[index] = largest
+      }
+    }
+  }
+
+  /// All stretches of a piece, one after the other.
+  private func attend(_ request: AttentionRequest<CPUBackend>, piece: OwnPiece) {
+    let queries = piece.rows.count * request.shape.groupSize
+    let dimension = request.shape.headDimension
+    let floats = Partial.floats(queries: queries, dimension: dimension)
+    withUnsafeTemporaryAllocation(byteCount: 2 * floats * 4, alignment: 64) { memory in
+      let first = memory.baseAddress!.assumingMemoryBound(to: Float.self)
+      let total = Partial(first, queries: queries, dimension: dimension)
+      attend(request, piece: piece, stretch: 0, into: total)
+      for stretch in stride(from: 1, to: piece.stretchCount, by: 1) {
+        let next = Partial(first + floats, queries: queries, dimension: dimension)
+        attend(request, piece: piece, stretch: stretch, into: next)
+        total.merge(next)
+      }
+      finish(request, piece: piece, total)
+    }
+  }
+
+  /// One stretch of a piece, by the online softmax.
+  private func attend(_ request: AttentionRequest<CPUBackend>, piece: OwnPiece, stretch: Int, into part: Partial) {
+    let (shape, segment, rows) = (request.shape, piece.segment, piece.rows)
+    let dimension = shape.headDimension
+    let width = Self.tileWidth
+    part.clear()
+    // [queries, D] queries, [queries, 64] logits
+    withUnsafeTemporaryAllocation(byteCount: part.queries * (dimension + width) * 4, alignment: 64) { memory in
+      let query = memory.baseAddress!.assumingMemoryBound(to: Float.self)
+      let logits = query + part.queries * dimension
       for (index, row) in rows.enumerated() {
         (query + index * shape.groupSize * dimension).update(
-          from: request.query[row: segment.rows.lowerBound + row] + group * shape.groupSize * dimension,
+          from: request.query[row: segment.rows.lowerBound + row] + piece.group * shape.groupSize * dimension,
           count: shape.groupSize * dimension)
       }
-      let end = segment.firstPosition + rows.upperBound  // one past the last position seen
-      for page in 0..<KVPageLayout.pageCount(length: end) {
-        let count = min(width, end - page * width)
+      let firstPage = stretch * Self.stretchPages
+      for page in firstPage..<min(firstPage + Self.stretchPages, piece.pageCount) {
+        let count = min(width, piece.end - page * width)
         kernels.scores(
-          request.type.kernelType, query, dimension, queries, dimension,
-          segment.keys[group][page].memory.pointer, count, shape.scale, logits)
-        for index in 0..<queries {
+          request.type.kernelType, query, dimension, part.queries, dimension,
+          segment.keys[piece.group][page].memory.pointer, count, shape.scale, logits)
+        for index in 0..<part.queries {
           let position = segment.firstPosition + rows.lowerBound + index / shape.groupSize
           let valid = min(width, position - page * width + 1)
           guard valid > 0 else {
             (logits + index * width).update(repeating: 0, count: width)
             continue
           }
-          let factor = kernels.softmax_step(logits + index * width, valid, maximum + index, sum + index)
-          if factor != 1 { kernels.scale(output + index * dimension, dimension, factor) }
+          let factor = kernels.softmax_step(logits + index * width, valid, part.maximum + index, part.sum + index)
+          if factor != 1 { kernels.scale(part.output + index * dimension, dimension, factor) }
         }
         kernels.accumulate(
-          request.type.kernelType, logits, queries, segment.values[group][page].memory.pointer, count, dimension,
-          output, dimension)
+          request.type.kernelType, logits, part.queries, segment.values[piece.group][page].memory.pointer, count,
+          dimension, part.output, dimension)
       }
-      for index in 0..<queries {
-        let row = segment.rows.lowerBound + rows.lowerBound + index / shape.groupSize
-        let head = group * shape.groupSize + index % shape.groupSize
-        kernels.scale(output + index * dimension, dimension, 1 / sum[index])
-        (request.output[row: row] + head * dimension).update(from: output + index * dimension, count: dimension)
-        request.logSumExp?[row: row][head] = maximum[index] + log(sum[index])
-      }
+    }
+  }
+
+  /// Normalises a piece's sums and writes them out.
+  private func finish(_ request: AttentionRequest<CPUBackend>, piece: OwnPiece, _ total: Partial) {
+    let groupSize = request.shape.groupSize
+    for index in 0..<total.queries {
+      let row = piece.segment.rows.lowerBound + piece.rows.lowerBound + index / groupSize
+      let head = piece.group * groupSize + index % groupSize
+      let output = total.output + index * total.dimension
+      kernels.scale(output, total.dimension, 1 / total.sum[index])
+      (request.output[row: row] + head * total.dimension).update(from: output, count: total.dimension)
+      request.logSumExp?[row: row][head] = total.maximum[index] + log(total.sum[index])
     }
   }
 

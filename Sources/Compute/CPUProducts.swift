@@ -114,6 +114,8 @@ extension CPUBackend {
   private static let jointRows = 3
   /// Multiplications that are worth a piece of their own: about two microseconds.
   private static let smallestPiece = 1 << 18
+  /// Panels that the dense kernel reads side by side for one row.
+  private static let densePanels = 4
   /// Panels of gate and of up in one piece of a gated product, and the rows that go through it together.
   private static let gatedPanels = 4, gatedRows = 512
   /// Bytes of scratch of a worker: what the kernels work in, and results of gate and up.
@@ -153,44 +155,64 @@ extension CPUBackend {
   }
 
   public func multiply(_ input: Activations, rows: Int, _ products: [Product<CPUBackend>]) {
-    let forms = products.map { form(for: $0.matrix.type, rows: rows) }
-    require(forms.reduce([]) { $0.union($1) }, of: input, rows: rows)
-    var pieces: [(product: Int, panels: Range<Int>)] = []
+    var forms: ActivationForms = []
+    var panels = 0
+    for product in products {
+      forms.formUnion(form(for: product.matrix.type, rows: rows))
+      panels += product.matrix.panelCount
+    }
+    require(forms, of: input, rows: rows)
     // Several pieces per thread even out a core that is slower or shared; one piece is a run of whole panels, and not
     // so small that taking it shows.
-    let panels = products.reduce(0) { $0 + $1.matrix.panelCount }
     let smallest = max(1, Self.smallestPiece / (rows * input.columns * KINDRED_PANEL_ROWS))
-    let fewRowsPiece = max(smallest, panels / (pool.threadCount * 8))
-    for (index, product) in products.enumerated() {
-      let count = product.matrix.panelCount
-      var piece = fewRowsPiece
-      if forms[index].contains(.tiles) {
-        let rounds = (count + Self.tilePanels * pool.threadCount - 1) / (Self.tilePanels * pool.threadCount)
-        piece = (count + rounds * pool.threadCount - 1) / (rounds * pool.threadCount)
-      }
-      for start in stride(from: 0, to: count, by: piece) {
-        pieces.append((index, start..<min(start + piece, count)))
-      }
+    let piece = max(smallest, panels / (pool.threadCount * 8))
+    var starts = [0]
+    starts.reserveCapacity(products.count + 1)
+    for product in products {
+      let size = pieceSize(of: product, rows: rows, ordinary: piece)
+      starts.append(starts[starts.count - 1] + (product.matrix.panelCount + size - 1) / size)
     }
-    pool.run(pieces.count) { worker, item in
-      let piece = pieces[item]
-      let product = products[piece.product]
-      let form = forms[piece.product]
-      if form.contains(.tiles) {
-        self.multiplyTiles(
-          input.tileView(form), rows: rows, product, panels: piece.panels, worker: worker,
-          output: product.output[row: 0], stride: product.output.columns)
-      } else if form.isEmpty || product.precision == .int8 {
-        self.multiply(input.kernelView(), rows: rows, product, panels: piece.panels)
-      } else if rows > Self.jointRows {
-        // A panel stays in the cache from one plane to the next.
-        for panel in piece.panels {
-          self.multiply(input.kernelView(), rows: rows, product, panels: panel..<panel + 1)
-          self.multiply(input.kernelView(from: rows), rows: rows, product, panels: panel..<panel + 1, isRest: true)
-        }
-      } else {
-        self.multiplyPlanesTogether(input, rows: rows, product, panels: piece.panels)
+    pool.run(starts[products.count]) { worker, item in
+      var index = 0
+      while item >= starts[index + 1] { index += 1 }
+      let product = products[index]
+      let size = self.pieceSize(of: product, rows: rows, ordinary: piece)
+      let first = (item - starts[index]) * size
+      self.multiply(
+        input, rows: rows, product, panels: first..<min(first + size, product.matrix.panelCount), worker: worker)
+    }
+  }
+
+  /// Panels in one piece of a product.
+  private func pieceSize(of product: Product<CPUBackend>, rows: Int, ordinary: Int) -> Int {
+    if form(for: product.matrix.type, rows: rows).contains(.tiles) {
+      let count = product.matrix.panelCount
+      let rounds = (count + Self.tilePanels * pool.threadCount - 1) / (Self.tilePanels * pool.threadCount)
+      return (count + rounds * pool.threadCount - 1) / (rounds * pool.threadCount)
+    }
+    guard product.matrix.type.blockElements == 1 else { return ordinary }
+    return (ordinary + Self.densePanels - 1) / Self.densePanels * Self.densePanels
+  }
+
+  /// Some panels of one product.
+  private func multiply(
+    _ input: Activations, rows: Int, _ product: Product<CPUBackend>, panels: Range<Int>, worker: Int
+  ) {
+    let form = form(for: product.matrix.type, rows: rows)
+    if form.contains(.tiles) {
+      multiplyTiles(
+        input.tileView(form), rows: rows, product, panels: panels, worker: worker, output: product.output[row: 0],
+        stride: product.output.columns)
+    } else if form.isEmpty || product.precision == .int8 {
+      multiply(input.kernelView(), rows: rows, product, panels: panels)
+    } else if rows > Self.jointRows {
+      // A panel stays in the cache from one plane to the next.
+      for panel in panels {
+        multiply(input.kernelView(), rows: rows, product, panels: panel..<panel + 1)
+        multiply(input.kernelView(from: rows), rows: rows, product, panels: panel..<panel + 1, isRest: true)
       }
+    } else {
+      multiplyPlanesTogether(input, rows: rows, product, panels: panels)
     }
   }
 

@@ -92,7 +92,9 @@ private struct Cache {
   static let shape = AttentionShape(queryHeads: 6, kvHeads: 2, headDimension: 20)
 
   /// Whole sequences across several pages, and late rows alone as in decode.
-  @Test(arguments: InstructionSet.available, [0..<1, 0..<63, 0..<65, 0..<150, 149..<150, 60..<70, 240..<300])
+  @Test(
+    arguments: InstructionSet.available,
+    [0..<1, 0..<63, 0..<65, 0..<150, 149..<150, 60..<70, 240..<300, 1299..<1300, 1230..<1300])
   func ownAttentionAgreesWithWholeMaps(set: InstructionSet, rows: Range<Int>) throws {
     for type in KVType.allCases {
       try checkOwn(Heads(Self.shape, positions: rows.upperBound, seed: 1), rows: rows, set: set, type: type)
