@@ -130,7 +130,7 @@ struct CommandTests {
     for phase in ["prefill", "decode"] {
       let rows = try #require(profile["large"]?[phase]?["operations"] as? [[String: Any]])
       let names = Set(rows.compactMap { $0["operation"] as? String })
-      #expect(names.isSuperset(of: ["Q, K, V", "attention", "attention output", "gate, up", "down", "output"]))
+      #expect(names.isSuperset(of: ["Q, K, V", "attention", "attention output", "gate, up, SiLU", "down", "output"]))
       #expect(rows.allSatisfy { $0["seconds_per_step"] as? Double ?? 0 > 0 })
     }
   }
