@@ -8,7 +8,7 @@ PROMPT = def fibonacci(n):
 MODULES = Kindred $(addprefix Kindred,Compute ModelFiles ModelStore Tokenization KVStore Attention Transformer \
   AttentionMapping Generation Evaluation)
 
-.PHONY: help setup build fetch demo test lint format docs sanitize
+.PHONY: help setup build fetch demo test benchmark lint format docs sanitize
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,11 +29,14 @@ demo: build ## generate with the 1.5B alone, then with attention borrowed from t
 test: setup ## run all tests, under every instruction set of this machine
 	@Scripts/test.sh
 
+benchmark: setup ## time single operations, beside what this machine can do at most
+	cd Benchmarks && $(SWIFT) package benchmark
+
 lint: ## check the format of the Swift code
-	$(SWIFT) format lint --strict --recursive Package.swift Sources Tests
+	$(SWIFT) format lint --strict --recursive Package.swift Sources Tests Benchmarks
 
 format: ## format the Swift code
-	$(SWIFT) format --in-place --recursive Package.swift Sources Tests
+	$(SWIFT) format --in-place --recursive Package.swift Sources Tests Benchmarks
 
 docs: setup ## build the documentation; warnings are errors
 	@for module in $(MODULES); do \
