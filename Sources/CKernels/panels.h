@@ -66,6 +66,19 @@ static inline __attribute__((always_inline)) kindred_format kindred_format_of(ki
   }
 }
 
+/// The cases of a switch over quantised types: each calls `function(format, ...)` with a constant format.
+#define FOR_EACH_FORMAT(function, ...) \
+  case KINDRED_Q4_0: function(kindred_format_of(KINDRED_Q4_0), __VA_ARGS__); break; \
+  case KINDRED_Q4_1: function(kindred_format_of(KINDRED_Q4_1), __VA_ARGS__); break; \
+  case KINDRED_Q5_0: function(kindred_format_of(KINDRED_Q5_0), __VA_ARGS__); break; \
+  case KINDRED_Q5_1: function(kindred_format_of(KINDRED_Q5_1), __VA_ARGS__); break; \
+  case KINDRED_Q8_0: function(kindred_format_of(KINDRED_Q8_0), __VA_ARGS__); break; \
+  case KINDRED_Q2_K: function(kindred_format_of(KINDRED_Q2_K), __VA_ARGS__); break; \
+  case KINDRED_Q3_K: function(kindred_format_of(KINDRED_Q3_K), __VA_ARGS__); break; \
+  case KINDRED_Q4_K: function(kindred_format_of(KINDRED_Q4_K), __VA_ARGS__); break; \
+  case KINDRED_Q5_K: function(kindred_format_of(KINDRED_Q5_K), __VA_ARGS__); break; \
+  case KINDRED_Q6_K: function(kindred_format_of(KINDRED_Q6_K), __VA_ARGS__); break
+
 /// Bytes of one half's planes in one block.
 static inline __attribute__((always_inline)) size_t kindred_half_bytes(kindred_format f) {
   return (size_t)(f.low_bits + f.high_bits) * KINDRED_VECTOR_BYTES;

@@ -136,19 +136,7 @@ static void pair_chunk(const uint8_t *panel, size_t columns, size_t first, size_
 static void unpack_tiles(kindred_type type, const uint8_t *panel, size_t columns, size_t first, size_t steps,
                          uint16_t *tiles) {
   switch (type) {
-#define FORMAT(type) \
-  case type: dequantize_chunk(kindred_format_of(type), panel, first, steps, tiles); break
-    FORMAT(KINDRED_Q4_0);
-    FORMAT(KINDRED_Q4_1);
-    FORMAT(KINDRED_Q5_0);
-    FORMAT(KINDRED_Q5_1);
-    FORMAT(KINDRED_Q8_0);
-    FORMAT(KINDRED_Q2_K);
-    FORMAT(KINDRED_Q3_K);
-    FORMAT(KINDRED_Q4_K);
-    FORMAT(KINDRED_Q5_K);
-    FORMAT(KINDRED_Q6_K);
-#undef FORMAT
+    FOR_EACH_FORMAT(dequantize_chunk, panel, first, steps, tiles);
   case KINDRED_BF16: pair_chunk(panel, columns, first, steps, tiles); break;
   default: break;
   }

@@ -6,8 +6,9 @@
 // positions, so a row's result does not depend on the rows beside it. Logits are in units of ln 2: queries are scaled
 // by log2(e), and weights are 2^x.
 //
-// Queries and keys are pairs of bf16, the second of what rounding the first has left: models with large key biases
-// (Qwen2) have logits in the hundreds, which eight bits would move by one. Weights and values are one bf16 each.
+// Queries and keys are pairs of bf16, the second of what rounding the first has left: where keys have a large part in
+// common, logits are large, and eight bits would move them by more than they differ. Weights and values are one bf16
+// each.
 #ifndef KINDRED_TILES_ATTENTION_H
 #define KINDRED_TILES_ATTENTION_H
 

@@ -327,19 +327,7 @@ INLINE void multiply_panel_as(kindred_format f, const uint8_t *panel, const row_
 
 static void multiply_panel(kindred_type type, const uint8_t *panel, const row_block *block) {
   switch (type) {
-#define FORMAT(type) \
-  case type: multiply_panel_as(kindred_format_of(type), panel, block); break
-    FORMAT(KINDRED_Q4_0);
-    FORMAT(KINDRED_Q4_1);
-    FORMAT(KINDRED_Q5_0);
-    FORMAT(KINDRED_Q5_1);
-    FORMAT(KINDRED_Q8_0);
-    FORMAT(KINDRED_Q2_K);
-    FORMAT(KINDRED_Q3_K);
-    FORMAT(KINDRED_Q4_K);
-    FORMAT(KINDRED_Q5_K);
-    FORMAT(KINDRED_Q6_K);
-#undef FORMAT
+    FOR_EACH_FORMAT(multiply_panel_as, panel, block);
   default: break;
   }
 }

@@ -53,7 +53,7 @@ extension CPUBackend {
     /// Makes forms of row `index` of `count` from its float values.
     func make(_ forms: ActivationForms, row index: Int, of count: Int, with kernels: kindred_kernels) {
       if forms.contains(.quants) { quantize(row: index, of: count, with: kernels) }
-      if forms.contains(.tiles) {
+      if !forms.isDisjoint(with: [.tiles, .restTiles]) {
         packTiles(forms, of: self[row: index], columns: 0..<columns, row: index, with: kernels)
       }
     }

@@ -167,7 +167,8 @@ private struct JSONParser {
     }
   }
 
-  /// The scalar of `uXXXX`, or of a surrogate pair `uXXXX\uXXXX`; leaves the last digit to be passed over.
+  /// The scalar of `u` and four hexadecimal digits, or of two such escapes that are a surrogate pair; leaves the last
+  /// digit to be passed over.
   private mutating func hexScalar(start: Int) throws(ModelFileError) -> Unicode.Scalar {
     let high = try hexUnit(start: start)
     if let scalar = Unicode.Scalar(high) { return scalar }
@@ -180,7 +181,7 @@ private struct JSONParser {
     return UTF16.decode(UTF16.EncodedScalar([high, low]))
   }
 
-  /// The UTF-16 code unit of `uXXXX`; leaves the last digit to be passed over.
+  /// The UTF-16 code unit of `u` and four hexadecimal digits; leaves the last digit to be passed over.
   private mutating func hexUnit(start: Int) throws(ModelFileError) -> UInt16 {
     guard offset + 4 < bytes.count,
       bytes[offset + 1...offset + 4].allSatisfy({ Character(Unicode.Scalar($0)).isHexDigit }),

@@ -106,16 +106,22 @@ static void release(kindred_activations a) {
   free((void *)a.quants), free((void *)a.scales), free((void *)a.sums);
 }
 
-static void check_multiply(const kindred_kernels *k, const kindred_kernels *generic, layout l, size_t columns,
-                           size_t rows, size_t a_rows) {
-  size_t row_bytes = columns / l.block_columns * l.block_bytes, panels = (rows + 31) / 32;
-  size_t panel_bytes = kindred_panel_bytes(l.type, columns);
-  uint8_t *source = random_weights(l, rows * row_bytes), *packed = allocate(panels * panel_bytes);
+static uint8_t *packed_weights(layout l, const uint8_t *source, size_t rows, size_t columns) {
+  const size_t row_bytes = columns / l.block_columns * l.block_bytes;
+  const size_t panel_bytes = kindred_panel_bytes(l.type, columns), panels = (rows + 31) / 32;
+  uint8_t *packed = allocate(panels * panel_bytes);
   for (size_t p = 0; p < panels; p++) {
     size_t left = rows - p * 32;
-    kindred_pack_panel(l.type, source + p * 32 * row_bytes, left < 32 ? left : 32, columns,
-                       packed + p * panel_bytes);
+    kindred_pack_panel(l.type, source + p * 32 * row_bytes, left < 32 ? left : 32, columns, packed + p * panel_bytes);
   }
+  return packed;
+}
+
+static void check_multiply(const kindred_kernels *k, const kindred_kernels *generic, layout l, size_t columns,
+                           size_t rows, size_t a_rows) {
+  const size_t panels = (rows + 31) / 32;
+  uint8_t *source = random_weights(l, rows * (columns / l.block_columns * l.block_bytes));
+  uint8_t *packed = packed_weights(l, source, rows, columns);
   float *values = random_floats(a_rows * columns), *bias = random_floats(rows);
   kindred_activations a = quantized(k, values, a_rows, columns);
   kindred_activations b = quantized(generic, values, a_rows, columns);
@@ -132,14 +138,9 @@ static void check_multiply(const kindred_kernels *k, const kindred_kernels *gene
 /// Products in tiles, where the set has them: bf16 rounds each factor by up to 2^-9.
 static void check_tiles(const kindred_kernels *k, layout l, size_t columns, size_t rows, size_t a_rows) {
   if (k->multiply_tiles == NULL || l.type == KINDRED_F32 || l.type == KINDRED_F16) return;
-  size_t row_bytes = columns / l.block_columns * l.block_bytes, panels = (rows + 31) / 32;
-  size_t panel_bytes = kindred_panel_bytes(l.type, columns);
-  uint8_t *source = random_weights(l, rows * row_bytes), *packed = allocate(panels * panel_bytes);
-  for (size_t p = 0; p < panels; p++) {
-    size_t left = rows - p * 32;
-    kindred_pack_panel(l.type, source + p * 32 * row_bytes, left < 32 ? left : 32, columns,
-                       packed + p * panel_bytes);
-  }
+  const size_t panels = (rows + 31) / 32;
+  uint8_t *source = random_weights(l, rows * (columns / l.block_columns * l.block_bytes));
+  uint8_t *packed = packed_weights(l, source, rows, columns);
   float *values = random_floats(a_rows * columns), *bias = random_floats(rows);
   size_t tile_bytes = (a_rows + 15) / 16 * ((columns + 31) / 32) * 1024;
   uint16_t *tiles = memset(allocate(tile_bytes), 0, tile_bytes), *rest = memset(allocate(tile_bytes), 0, tile_bytes);
