@@ -81,20 +81,48 @@ public final class LentAttention<B: Backend> {
   }
 }
 
+extension KVStore {
+  /// Stores from now on what a plan's units need of keys and values, and no more.
+  ///
+  /// - Precondition: every sequence is empty, or the plan has no near window.
+  public func adopt(_ plan: AttentionPlan) {
+    for (layer, group) in plan.mappedUnits {
+      guard case .mapped(let near, let far) = plan.units[layer][group] else { continue }
+      if let near {
+        keepNear(near, layer: layer, head: group, dropsValues: far == .nothing)
+      } else {
+        dropKeys(layer: layer, head: group)
+      }
+    }
+  }
+}
+
 /// Borrowed attention for one pass of the large model.
 public struct Borrowing<B: Backend> {
-  /// Which units borrow, and from which heads.
+  /// Where each unit takes its attention from.
   public var plan: AttentionPlan
-  /// The small model's pass over the same rows.
-  public var lent: LentAttention<B>
+  /// The small model's pass over the same rows; `nil` where the plan uses no small head.
+  public var lent: LentAttention<B>?
+  /// The record of this pass itself, of the layers whose rows others use; `nil` where there are none.
+  public var shared: LentAttention<B>?
 
-  public init(plan: AttentionPlan, lent: LentAttention<B>) {
+  public init(plan: AttentionPlan, lent: LentAttention<B>?, shared: LentAttention<B>? = nil) {
     self.plan = plan
     self.lent = lent
+    self.shared = shared
   }
 
   /// The loans of one layer of the large model.
-  public func loans(layer: Int, runs: [SequenceRows]) -> [Loan<B>] {
-    plan.loans(layer: layer).map { Loan(lender: lent.lender($0.lender, runs: runs), borrowers: $0.borrowers) }
+  public func loans(layer: Int, groupSize: Int, runs: [SequenceRows]) -> [Loan<B>] {
+    plan.loans(layer: layer, groupSize: groupSize).map { loan in
+      switch loan.lender {
+      case .small(let head):
+        guard let lent else { preconditionFailure("the plan needs a small model's pass") }
+        return Loan(lender: lent.lender(head, runs: runs), borrowers: loan.borrowers)
+      case .large(let head):
+        guard let shared else { preconditionFailure("the plan needs a record of layer \(head.layer)") }
+        return Loan(lender: shared.lender(head, runs: runs), borrowers: loan.borrowers)
+      }
+    }
   }
 }

@@ -19,6 +19,7 @@ extension CPUBackend {
   public func store(
     _ tensor: Tensor, as part: KVPart, in segments: [AttentionSegment<Page>], type: KVType
   ) {
+    storeNear(tensor, as: part, in: segments, type: type)
     let store = part == .keys ? kernels.store_key : kernels.store_value
     for segment in segments {
       let heads = part == .keys ? segment.keys : segment.values
@@ -246,7 +247,7 @@ extension CPUBackend {
   }
 
   /// Recomputes one tile `[rows, 64]` of a lent head's post-softmax map.
-  private func tile(
+  func tile(
     of head: LentHead<CPUBackend>, block: Block, segment: AttentionSegment<Page>, page: Int,
     into tile: UnsafeMutablePointer<Float>
   ) {
@@ -271,6 +272,9 @@ extension CPUBackend {
   // MARK: Borrowed attention
 
   public func attend(_ request: BorrowRequest<CPUBackend>, segments: [AttentionSegment<Page>]) {
+    guard request.isPlain, segments.allSatisfy({ $0.near.keys.allSatisfy { !request.groups.contains($0) } }) else {
+      return attendNearFar(request, segments: segments)
+    }
     if borrowInTiles(request, segments: segments) { return }
     // With kept rows nothing is shared among KV heads, so each is a piece of work of its own; without, a tile is
     // computed once for all KV heads that use it.

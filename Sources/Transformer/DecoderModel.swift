@@ -50,7 +50,13 @@ public struct DecoderModel<B: Backend>: Sendable {
       positions: batch.positions, frequencies: frequencies, interleaved: configuration.rotary.interleaved)
     let layers = min(depth ?? configuration.layerCount, configuration.layerCount)
     for layer in 0..<layers {
+      do throws(ComputeError) {
+        try state.store.growWindows(batch.runs, layer: layer)
+      } catch {
+        throw .compute(error)
+      }
       attention(layer, batch: batch, angles: angles, state: state, borrowing: borrowing, lending: lending)
+      state.store.trimWindows(batch.runs, layer: layer)
       if depth != nil, layer == layers - 1 { break }
       feedForward(layer, rows: batch.tokens.count, state: state)
     }
@@ -110,16 +116,17 @@ public struct DecoderModel<B: Backend>: Sendable {
     let type = state.store.type
     let segments = state.store.segments(batch.runs, layer: index)
     let ownGroups = borrowing?.plan.ownGroups(layer: index) ?? Array(0..<shape.kvHeads)
+    let usesKeys = borrowing?.plan.usesKeys(layer: index) ?? true
 
     backend.normalize(
       state.hidden, rows: rows, weight: layer.attentionNorm, epsilon: configuration.normEpsilon,
       into: state.normalized)
     var products = [layer.value(into: state.value)]
-    if !ownGroups.isEmpty { products += [layer.query(into: state.query), layer.key(into: state.key)] }
+    if usesKeys { products += [layer.query(into: state.query), layer.key(into: state.key)] }
     backend.multiply(state.normalized, rows: rows, products)
     backend.store(state.value, as: .values, in: segments, type: type)
 
-    if !ownGroups.isEmpty {
+    if usesKeys {
       if let weight = layer.queryNorm {
         backend.normalizeHeads(state.query, rows: rows, weight: weight, epsilon: configuration.normEpsilon)
       }
@@ -129,6 +136,8 @@ public struct DecoderModel<B: Backend>: Sendable {
       backend.rotate(state.query, heads: shape.queryHeads, by: angles)
       backend.rotate(state.key, heads: shape.kvHeads, by: angles)
       backend.store(state.key, as: .keys, in: segments, type: type)
+    }
+    if !ownGroups.isEmpty {
       let lends = lending?.records(layer: index) ?? false
       backend.attend(
         AttentionRequest(
@@ -138,9 +147,12 @@ public struct DecoderModel<B: Backend>: Sendable {
       lending?.record(layer: index, query: state.query, logSumExp: state.logSumExp, rows: rows)
     }
     if let borrowing, ownGroups.count < shape.kvHeads {
-      let loans = borrowing.loans(layer: index, runs: batch.runs)
       backend.attend(
-        BorrowRequest(loans: loans, shape: shape, type: type, output: state.attended), segments: segments)
+        BorrowRequest(
+          loans: borrowing.loans(layer: index, groupSize: shape.groupSize, runs: batch.runs),
+          groups: (0..<shape.kvHeads).filter { !ownGroups.contains($0) }, shape: shape, type: type,
+          output: state.attended, query: usesKeys ? state.query : nil),
+        segments: segments)
     }
     backend.prepare(state.attended, rows: rows, into: state.attendedInput)
     backend.multiply(

@@ -84,8 +84,9 @@ struct TinyPair {
   func mapIsTheMostAlikeHead(set: InstructionSet) throws {
     let pair = try TinyPair(set: set)
     let plan = try pair.establish([0, 1, 2])
-    let found = plan.sources.joined().flatMap { source -> [HeadIndex] in
-      if case .borrowed(let heads) = source { heads } else { [] }
+    let found = plan.units.joined().flatMap { unit -> [HeadIndex] in
+      guard case .mapped(near: nil, far: .small(let mixture)) = unit else { return [] }
+      return mixture.weights.compactMap { row in row.firstIndex(of: 1).map { mixture.heads[$0] } }
     }
     #expect(found == pair.expected.map.map { HeadIndex(layer: $0 / 4, head: $0 % 4) })
   }
@@ -96,7 +97,7 @@ struct TinyPair {
     for expected in try TinyPair(set: set).expected.mapped {
       let pair = try TinyPair(set: set)
       let plan = try pair.establish(expected.layers)
-      for unit in plan.borrowedUnits { pair.largeState.store.dropKeys(layer: unit.layer, head: unit.group) }
+      for unit in plan.mappedUnits { pair.largeState.store.dropKeys(layer: unit.layer, head: unit.group) }
       pair.smallState.store.dropLayers(from: plan.lenderDepth)
       let lent = try LentAttention(
         backend: pair.large.backend, store: pair.smallState.store, layers: plan.lentHeads.map(\.layer),

@@ -1,0 +1,153 @@
+// A decoder that materialises every attention map, in double precision and straight from the equations: the slow twin
+// of sessions that run by a plan. Unmapped it is checked against the engine, which is checked against `transformers`.
+
+import Foundation
+import KindredAttention
+import KindredCompute
+
+/// A Qwen2 model read from a Hugging Face folder with one F32 safetensors file.
+struct SlowDecoder {
+  struct Configuration: Decodable {
+    let hiddenSize: Int
+    let numHiddenLayers: Int
+    let numAttentionHeads: Int
+    let numKeyValueHeads: Int
+    let rmsNormEps: Double
+    let ropeTheta: Double
+    let tieWordEmbeddings: Bool
+  }
+
+  /// Post-softmax rows `[layer][head][row][position]`.
+  typealias Maps = [[[[Double]]]]
+
+  let configuration: Configuration
+  private let weights: [String: [Double]]
+
+  init(folder: URL) throws {
+    let decoder = JSONDecoder()
+    decoder.keyDecodingStrategy = .convertFromSnakeCase
+    configuration = try decoder.decode(
+      Configuration.self, from: Data(contentsOf: folder.appendingPathComponent("config.json")))
+    let file = try Data(contentsOf: folder.appendingPathComponent("model.safetensors"))
+    let headerBytes = file.prefix(8).enumerated().reduce(0) { $0 + Int($1.element) << (8 * $1.offset) }
+    let header = try JSONSerialization.jsonObject(with: file[8..<8 + headerBytes]) as? [String: Any] ?? [:]
+    weights = header.compactMapValues { entry in
+      guard let range = (entry as? [String: Any])?["data_offsets"] as? [Int] else { return nil }
+      return file[8 + headerBytes + range[0]..<8 + headerBytes + range[1]].withUnsafeBytes { bytes in
+        (0..<bytes.count / 4).map { Double(bytes.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self)) }
+      }
+    }
+  }
+
+  /// Runs tokens by a plan.
+  ///
+  /// - Parameters:
+  ///   - tokens: a sequence from its first position on.
+  ///   - plan: where attention comes from; `nil` for ordinary attention.
+  ///   - lent: the small model's maps.
+  /// - Returns: logits `[rows][vocabulary]` and the maps that were used.
+  func run(_ tokens: [Int32], plan: AttentionPlan? = nil, lent: Maps = []) -> (logits: [[Double]], maps: Maps) {
+    let heads = configuration.numAttentionHeads
+    let size = configuration.hiddenSize
+    let dimension = size / heads
+    let groupSize = heads / configuration.numKeyValueHeads
+    let embedding = weights["model.embed_tokens.weight"] ?? []
+    var hidden = tokens.map { Array(embedding[Int($0) * size..<(Int($0) + 1) * size]) }
+    var maps: Maps = []
+    for layer in 0..<configuration.numHiddenLayers {
+      let name = "model.layers.\(layer)"
+      let normal = hidden.map { normalize($0, "\(name).input_layernorm") }
+      let query = normal.enumerated().map { rotate(linear($1, "\(name).self_attn.q_proj"), position: $0, dimension) }
+      let key = normal.enumerated().map { rotate(linear($1, "\(name).self_attn.k_proj"), position: $0, dimension) }
+      let value = normal.map { linear($0, "\(name).self_attn.v_proj") }
+      let used = (0..<heads).map { head in
+        tokens.indices.map { row in
+          let group = head / groupSize
+          let own = softmax(
+            (0...row).map { other in
+              (0..<dimension).reduce(0) {
+                $0 + query[row][head * dimension + $1] * key[other][group * dimension + $1]
+              } / Double(dimension).squareRoot()
+            })
+          guard case .mapped(let near, let far) = plan?.units[layer][group] else { return own }
+          let source: [Double]
+          switch far {
+          case .nothing: source = own.map { _ in 0 }
+          case .layer(let lower): source = maps[lower][head][row]
+          case .small(let mixture):
+            source = (0...row).map { position in
+              zip(mixture.heads, mixture.weights[head % groupSize]).reduce(0) {
+                $0 + Double($1.1) * lent[$1.0.layer][$1.0.head][row][position]
+              }
+            }
+          }
+          return Self.merge(own: own, far: source, near: near)
+        }
+      }
+      maps.append(used)
+      for row in tokens.indices {
+        let attended = (0..<heads).flatMap { head in
+          (0..<dimension).map { c in
+            (0...row).reduce(0) { $0 + used[head][row][$1] * value[$1][head / groupSize * dimension + c] }
+          }
+        }
+        add(linear(attended, "\(name).self_attn.o_proj"), to: &hidden[row])
+        let normal = normalize(hidden[row], "\(name).post_attention_layernorm")
+        let gate = linear(normal, "\(name).mlp.gate_proj")
+        let up = linear(normal, "\(name).mlp.up_proj")
+        add(linear(zip(gate, up).map { $0 / (1 + exp(-$0)) * $1 }, "\(name).mlp.down_proj"), to: &hidden[row])
+      }
+    }
+    let output = configuration.tieWordEmbeddings ? "model.embed_tokens" : "lm_head"
+    return (hidden.map { linear(normalize($0, "model.norm"), output) }, maps)
+  }
+
+  /// Far weights as they are, near ones sharing what these leave.
+  private static func merge(own: [Double], far: [Double], near: NearWindow?) -> [Double] {
+    guard let near else { return far }
+    let isFar = own.indices.map { near.far(of: own.count - 1).contains($0) }
+    let farWeight = own.indices.reduce(0) { isFar[$1] ? $0 + far[$1] : $0 }
+    let nearWeight = own.indices.reduce(0) { isFar[$1] ? $0 : $0 + own[$1] }
+    return own.indices.map { isFar[$0] ? far[$0] : own[$0] / nearWeight * max(0, 1 - farWeight) }
+  }
+
+  private func softmax(_ logits: [Double]) -> [Double] {
+    let largest = logits.max() ?? 0
+    let weights = logits.map { exp($0 - largest) }
+    let sum = weights.reduce(0, +)
+    return weights.map { $0 / sum }
+  }
+
+  private func add(_ values: [Double], to sum: inout [Double]) {
+    for index in sum.indices { sum[index] += values[index] }
+  }
+
+  private func linear(_ input: [Double], _ name: String) -> [Double] {
+    let matrix = weights["\(name).weight"] ?? []
+    let bias = weights["\(name).bias"]
+    return (0..<matrix.count / input.count).map { row in
+      input.indices.reduce(bias?[row] ?? 0) { $0 + matrix[row * input.count + $1] * input[$1] }
+    }
+  }
+
+  private func normalize(_ input: [Double], _ name: String) -> [Double] {
+    let weight = weights["\(name).weight"] ?? []
+    let mean = input.reduce(0) { $0 + $1 * $1 } / Double(input.count)
+    return input.indices.map { input[$0] / (mean + configuration.rmsNormEps).squareRoot() * weight[$0] }
+  }
+
+  /// Half-split rotary positions of every head.
+  private func rotate(_ input: [Double], position: Int, _ dimension: Int) -> [Double] {
+    var output = input
+    let half = dimension / 2
+    for head in stride(from: 0, to: input.count, by: dimension) {
+      for index in 0..<half {
+        let angle = Double(position) * pow(configuration.ropeTheta, -Double(2 * index) / Double(dimension))
+        let (first, second) = (input[head + index], input[head + half + index])
+        output[head + index] = first * cos(angle) - second * sin(angle)
+        output[head + half + index] = second * cos(angle) + first * sin(angle)
+      }
+    }
+    return output
+  }
+}
