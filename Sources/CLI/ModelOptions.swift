@@ -88,30 +88,32 @@ struct ModelOptions: ParsableArguments {
 
   private func load<B: Backend>(large largeBackend: B, small smallBackend: B) throws -> LoadedModels<B> {
     let start = ContinuousClock.now
-    let openedLarge = try open(model)
-    let openedSmall = try small.map { try open($0) }
+    let openedLarge = try openModel(model)
+    let openedSmall = try small.map { try openModel($0) }
     // What does not fit is said before gigabytes are read.
     let source = try source
     try source.check(large: openedLarge, small: openedSmall)
-    let large = try load(openedLarge, on: largeBackend)
-    let smallModel = try openedSmall.map { try load($0, on: smallBackend) }
+    let large = try loadModel(openedLarge, on: largeBackend)
+    let smallModel = try openedSmall.map { try loadModel($0, on: smallBackend) }
     let mapping = try source.mapping(large: large, small: smallModel)
     return LoadedModels(
       large: large, small: smallModel, mapping: mapping, plan: plan,
       mappedLayers: mapping == nil ? [] : try source.mappedLayers(of: large.decoder.configuration.layerCount),
       kvType: kvType, loadSeconds: (ContinuousClock.now - start).seconds)
   }
+}
 
-  private func open(_ argument: String) throws -> OpenedModel {
-    if argument.hasPrefix("random:") { return OpenedModel(random: try RandomModel(argument)) }
-    return try OpenedModel(path: ModelStore().locate(argument))
-  }
+/// Finds a model that the user names.
+func openModel(_ argument: String) throws -> OpenedModel {
+  if argument.hasPrefix("random:") { return OpenedModel(random: try RandomModel(argument)) }
+  return try OpenedModel(path: ModelStore().locate(argument))
+}
 
-  private func load<B: Backend>(_ opened: OpenedModel, on backend: B) throws -> LanguageModel<B> {
-    let line = StatusLine()
-    defer { line.clear() }
-    return try LanguageModel(opened, backend: backend) { line.show("loading \(opened.name): \(Int($0 * 100))%") }
-  }
+/// Loads a model, with progress on standard error.
+func loadModel<B: Backend>(_ opened: OpenedModel, on backend: B) throws -> LanguageModel<B> {
+  let line = StatusLine()
+  defer { line.clear() }
+  return try LanguageModel(opened, backend: backend) { line.show("loading \(opened.name): \(Int($0 * 100))%") }
 }
 
 extension KVType: ExpressibleByArgument {}
