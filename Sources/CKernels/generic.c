@@ -228,6 +228,15 @@ static float softmax_step(float *s, size_t valid, float *maximum, float *sum) {
   return factor;
 }
 
+static double sum_exponentials(const float *x, size_t n, float shift, float divisor) {
+  double total = 0;
+  for (size_t i = 0; i < n; i++) {
+    double e = exp((double)((x[i] - shift) / divisor));
+    total += isnan(e) ? 0 : e;
+  }
+  return total;
+}
+
 static void exp_shifted(float *s, size_t valid, float log_sum_exp) {
   for (size_t j = 0; j < valid; j++) s[j] = expf(s[j] - log_sum_exp);
   memset(s + valid, 0, (PAGE - valid) * sizeof *s);
@@ -255,4 +264,5 @@ const kindred_kernels kindred_generic = {
     .exp_shifted = exp_shifted,
     .accumulate = accumulate,
     .scale = scale,
+    .sum_exponentials = sum_exponentials,
 };

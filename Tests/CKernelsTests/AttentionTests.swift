@@ -197,4 +197,15 @@ import Testing
       }
     }
   }
+
+  @Test(arguments: InstructionSet.available)
+  func sumsOfExponentialsEqualTheirDefinition(_ set: InstructionSet) {
+    var random = Random(seed: 33)
+    for count in [0, 1, 15, 17, 31, 33, 63, 64, 65, 127, 1000, 4099] {
+      var x = random.values(count, in: -40...3)
+      if count > 20 { (x[3], x[count - 1], x[17]) = (.nan, .nan, -.infinity) }
+      let expected = x.filter { !$0.isNaN }.reduce(0) { $0 + exp(Double(($1 - 3) / 0.7)) }
+      #expect(abs(set.kernels.sum_exponentials(x, count, 3, 0.7) - expected) <= 1e-6 * expected)
+    }
+  }
 }

@@ -197,6 +197,9 @@ typedef struct {
   void (*accumulate)(kindred_type type, const float *p, size_t m, const void *value_page, size_t count, size_t d,
                      float *o, size_t o_stride);
 
+  /// Σ exp((x[i] − shift) / divisor) over n elements, NaN counted as 0; within 1e-6 of the true sum.
+  double (*sum_exponentials)(const float *x, size_t n, float shift, float divisor);
+
   /// x *= factor, over n elements.
   void (*scale)(float *x, size_t n, float factor);
 } kindred_kernels;
