@@ -250,6 +250,20 @@ static void accumulate(kindred_type type, const float *p, size_t m, const void *
         o[i * o_stride + c] += p[i * PAGE + j] * element(type, value_page, j * d + c);
 }
 
+static void scores_ahead(kindred_type type, const float *q, size_t q_stride, size_t m, size_t d, const void *key_page,
+                         size_t count, float factor, float *s, const void *next) {
+  (void)next;
+  scores(type, q, q_stride, m, d, key_page, count, factor, s);
+}
+
+static void accumulate_ahead(kindred_type type, const float *p, size_t m, const void *value_page, size_t count,
+                             size_t d, float *o, size_t o_stride, const void *next) {
+  (void)next;
+  accumulate(type, p, m, value_page, count, d, o, o_stride);
+}
+
+#include "attention_pages.h"
+
 const kindred_kernels kindred_generic = {
     .isa = KINDRED_ISA_GENERIC,
     .rms_norm = rms_norm,
@@ -265,4 +279,6 @@ const kindred_kernels kindred_generic = {
     .accumulate = accumulate,
     .scale = scale,
     .sum_exponentials = sum_exponentials,
+    .attend = attend,
+    .weigh_values = weigh_values,
 };

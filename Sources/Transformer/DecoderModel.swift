@@ -133,7 +133,7 @@ public struct DecoderModel<B: Backend>: Sendable {
       backend.attend(
         AttentionRequest(
           query: state.query, shape: shape, type: type, groups: ownGroups, output: state.attended,
-          logSumExp: lends ? state.logSumExp : nil),
+          logSumExp: lends ? state.logSumExp : nil, kept: lending?.keptHeads(layer: index) ?? []),
         segments: segments)
       lending?.record(layer: index, query: state.query, logSumExp: state.logSumExp, rows: rows)
     }
