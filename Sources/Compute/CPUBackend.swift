@@ -59,7 +59,7 @@ public final class CPUBackend: Backend {
   public let configuration: BackendConfiguration
   let kernels: kindred_kernels
   let pool: ThreadPool
-  /// What operations on tiles work in, `scratchBytes` for each worker; empty where there are no tiles.
+  /// What operations on many rows work in, `scratchBytes` for each worker; empty where the set has none of its own.
   let tileScratch: AlignedBuffer
 
   /// - Parameters:
@@ -71,7 +71,7 @@ public final class CPUBackend: Backend {
     kernels = try set.kernels()
     pool = ThreadPool(threadCount: threads ?? ThreadPool.physicalCoreCount)
     tileScratch = try AlignedBuffer(
-      byteCount: kernels.multiply_tiles == nil ? 0 : pool.threadCount * Self.scratchBytes)
+      byteCount: kernels.attend_tiles == nil ? 0 : pool.threadCount * Self.scratchBytes)
     configuration = BackendConfiguration(instructionSet: set.rawValue, threads: pool.threadCount)
   }
 

@@ -146,7 +146,7 @@ extension CPUBackend {
 
   /// The form in which a product takes its rows.
   private func form(for type: TensorType, rows: Int) -> ActivationForms {
-    let isTiled = rows >= Self.manyRows && tileScratch.byteCount > 0
+    let isTiled = rows >= Self.manyRows && kernels.multiply_tiles != nil
     switch type {
     case .f32, .f16: return []
     case .bf16: return isTiled ? [.tiles, .restTiles] : []
