@@ -23,8 +23,11 @@ INLINE partial dot(int bits, partial p, vbytes weights, vi quads) {
 #include "vector_attention.h"
 #include "vector_multiply.h"
 #include "vector_rows.h"
+#include "words_attention.h"
 
-const kindred_kernels kindred_avx512 = VECTOR_KERNELS(KINDRED_ISA_AVX512);
+const kindred_kernels kindred_avx512 =
+    VECTOR_KERNELS(KINDRED_ISA_AVX512, .pack_key_tiles = pack_key_words, .pack_value_tiles = pack_value_tiles,
+                   .attend_tiles = attend_words, .borrow_tiles = borrow_words);
 
 #pragma clang attribute pop
 

@@ -10,12 +10,10 @@
 #ifndef KINDRED_TILES_H
 #define KINDRED_TILES_H
 
+#include "tile_layout.h"
 #include "vector_multiply.h"
 
 enum {
-  TILE_ROWS = KINDRED_TILE_ROWS,
-  /// Elements of a tile of bf16: 16 rows × 32 columns.
-  TILE_ELEMENTS = TILE_ROWS * KINDRED_BLOCK,
   /// Blocks of 32 columns that are turned to bf16 together: 32 KB for a panel.
   CHUNK_STEPS = 16,
   /// Panels that pass over a chunk of activations together, and activation rows that do: their sums are scratch.
@@ -50,15 +48,6 @@ static void configure_tiles(void) {
 }
 
 // MARK: Packing
-
-/// The bf16 pairs (even[i], odd[i]) of 16 lanes.
-INLINE __m512i pair_bf16(vf even, vf odd) {
-  const __m512i interleave = _mm512_set_epi16(
-      31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
-      23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);
-  return _mm512_permutexvar_epi16(interleave, both);
-}
 
 static void pack_tile_row(const float *x, size_t first, size_t count, size_t columns, size_t row, uint16_t *tiles,
                           uint16_t *rest) {

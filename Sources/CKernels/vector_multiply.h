@@ -142,6 +142,8 @@ typedef struct {
   const kindred_activation_block *blocks[LARGEST_TILE];
   /// Rows that exist; the tile may have more columns, which repeat the first row.
   size_t count;
+  /// Quants from a row to the next.
+  size_t padded;
 } tile_rows;
 
 /// A group of columns in a chunk, for the weight rows from half `half`.
@@ -258,6 +260,19 @@ INLINE void fetch_ahead(kindred_format f, const panel_chunk *chunk, size_t block
   UNROLL for (size_t i = 0; i < bytes; i += KINDRED_VECTOR_BYTES) __builtin_prefetch(ahead + i);
 }
 
+/// Fetches what the next tile will read of its row `i`: it comes from the second-level cache, where hardware does not
+/// foresee the next row.
+INLINE void fetch_next(const tile_rows *rows, size_t i, const float *sums) {
+  const size_t ahead = LARGEST_TILE * rows->padded;
+  const kindred_activation_block *blocks = rows->blocks[i] + ahead / KINDRED_BLOCK;
+  UNROLL for (size_t k = 0; k < KINDRED_CHUNK_BLOCKS * KINDRED_BLOCK; k += KINDRED_VECTOR_BYTES)
+    __builtin_prefetch(rows->quants[i] + ahead + k);
+  __builtin_prefetch(blocks);
+  __builtin_prefetch(blocks + KINDRED_CHUNK_BLOCKS / 2);
+  __builtin_prefetch(sums + (LARGEST_TILE + i) * KINDRED_PANEL_ROWS);
+  __builtin_prefetch(sums + (LARGEST_TILE + i) * KINDRED_PANEL_ROWS + KINDRED_HALF_ROWS);
+}
+
 /// Adds the product of a tile of rows with the weight rows from half `half`, over one chunk, to `sums`.
 INLINE void multiply_tile(tile_kind kind, const panel_chunk *chunk, size_t half, const tile_rows *rows,
                           float *sums) {
@@ -268,6 +283,7 @@ INLINE void multiply_tile(tile_kind kind, const panel_chunk *chunk, size_t half,
   }
   for (size_t b = 0; b < chunk->blocks; b++) {
     if (kind.direct) fetch_ahead(kind.format, chunk, b, half);
+    else if (kind.columns == LARGEST_TILE && b < LARGEST_TILE && half == 0) fetch_next(rows, b, sums);
     multiply_block(kind, chunk, b, half, rows, totals);
   }
   UNROLL for (size_t i = 0; i < kind.columns; i++) {
@@ -285,6 +301,7 @@ INLINE void multiply_tiles(size_t columns, kindred_format f, bool direct, const 
   const tile_kind kind = {columns, f, direct};
   tile_rows rows;
   rows.count = smaller(columns, block->rows - first);
+  rows.padded = block->padded;
   UNROLL for (size_t i = 0; i < columns; i++) {
     size_t row = block->first + first + (i < rows.count ? i : 0);
     rows.quants[i] = a->quants + row * block->padded + chunk->first_block * KINDRED_BLOCK;

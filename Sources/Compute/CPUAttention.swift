@@ -4,8 +4,8 @@
 // are merged like its blocks. Borrowed
 // attention (IAM, arXiv 2507.11953) takes tiles that are normalised already and needs only the product with V.
 // Page borders lie at fixed positions and each output is summed in one order, so results do not depend on how rows
-// are grouped. Slow twins that materialise whole maps are in `AttentionTests`. Many rows of a sequence go through matrix
-// tiles where there are any: CPUTileAttention.swift.
+// are grouped. Slow twins that materialise whole maps are in `AttentionTests`. Many rows of a sequence with a cache of
+// half precision go another way where the instruction set has one: CPUTileAttention.swift.
 
 import CKindredKernels
 import Foundation

@@ -59,7 +59,7 @@ public final class CPUBackend: Backend {
   public let configuration: BackendConfiguration
   let kernels: kindred_kernels
   let pool: ThreadPool
-  /// What operations on tiles work in, `scratchBytes` for each worker; empty where there are no tiles.
+  /// What operations on many rows work in, `scratchBytes` for each worker; empty where the set has none of its own.
   let tileScratch: AlignedBuffer
   /// Results of gate and up, `gatedBytes` for each worker.
   let gatedScratch: AlignedBuffer
@@ -73,7 +73,7 @@ public final class CPUBackend: Backend {
     kernels = try set.kernels()
     pool = ThreadPool(threadCount: threads ?? ThreadPool.physicalCoreCount)
     tileScratch = try AlignedBuffer(
-      byteCount: kernels.multiply_tiles == nil ? 0 : pool.threadCount * Self.scratchBytes)
+      byteCount: kernels.attend_tiles == nil ? 0 : pool.threadCount * Self.scratchBytes)
     gatedScratch = try AlignedBuffer(byteCount: pool.threadCount * Self.gatedBytes)
     configuration = BackendConfiguration(instructionSet: set.rawValue, threads: pool.threadCount)
   }

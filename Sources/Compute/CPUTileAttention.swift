@@ -1,6 +1,7 @@
-// Attention of many rows in matrix tiles of bf16, on instruction sets that have them (`CKernels/tiles_attention.h`).
+// Attention of many rows with dot products of pairs, on instruction sets that have them: matrix tiles or vectors
+// (`CKernels/strips_attention.h`). Results agree with those of few rows (CPUAttention.swift) within rounding.
 //
-// A layer's keys and values are turned to bf16 once for all rows of a pass; blocks of rows then share them.
+// A layer's keys and values are packed once for all rows of a pass; blocks of rows then share them.
 
 import CKindredKernels
 
@@ -8,7 +9,7 @@ extension CPUBackend {
   /// Rows of one lent head's tile that are worked on together.
   private static let lentRows = 128
 
-  /// Whether a segment's rows are many enough for tiles, and its cache of a precision that bf16 stands for.
+  /// Whether a segment's rows are many enough to be packed for, and its cache of a precision that 16 bits stand for.
   func isTiled(_ segment: AttentionSegment<Page>, type: KVType, dimension: Int) -> Bool {
     kernels.attend_tiles != nil && type != .f32 && dimension <= KINDRED_TILE_COLUMNS
       && segment.rows.count >= KINDRED_TILE_ROWS
@@ -133,7 +134,7 @@ extension CPUBackend {
   }
 }
 
-/// Pages of keys or values as bf16 tiles, one list of pages behind the other.
+/// Packed pages of keys or values, one list of pages behind the other.
 private final class TilePages {
   struct Source {
     let isKeys: Bool
@@ -162,7 +163,7 @@ private final class TilePages {
     }
 
     var pageCount: Int { KVPageLayout.pageCount(length: length) }
-    /// Elements of one page in tiles; a key is two bf16 rows.
+    /// Elements of one packed page.
     var pageElements: Int { (isKeys ? 2 : 1) * KVPageLayout.positions * ((dimension + 31) & ~31) }
   }
 

@@ -259,7 +259,7 @@ static void check_attention(const kindred_kernels *k, const kindred_kernels *gen
   free(x), free(q), free(s), free(t), free(o), free(u);
 }
 
-/// Attention of a whole sequence in tiles, own and borrowed, against scores and softmax by definition.
+/// Attention of many rows of a sequence, own and borrowed, against scores and softmax by definition.
 static void check_tile_attention(const kindred_kernels *k, kindred_type type, size_t d, size_t rows, size_t first) {
   if (k->attend_tiles == NULL) return;
   enum { HEADS = 3 };
@@ -318,7 +318,7 @@ static void check_attentions(const kindred_kernels *k, const kindred_kernels *ge
       for (size_t j = 0; j < sizeof batches / sizeof *batches; j++)
         for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
           check_attention(k, generic, types[t], sizes[i], batches[j], counts[c]);
-  const size_t tile_sizes[] = {1, 15, 33, 64, 128, 256}, rows[] = {1, 17, 31, 128};
+  const size_t tile_sizes[] = {1, 15, 33, 64, 128, 256}, rows[] = {1, 15, 16, 17, 31, 33, 128};
   for (size_t i = 0; i < sizeof tile_sizes / sizeof *tile_sizes; i++)
     for (size_t j = 0; j < sizeof rows / sizeof *rows; j++)
       for (size_t first = 0; first < 600; first += 299)

@@ -5,8 +5,8 @@
 //
 // Batch invariance: for a given instruction set the result for one activation row, one query or one output
 // element never depends on how many other rows, queries or panels the same call handles. Each output is summed
-// in one fixed order, so prefill in chunks of any size, decode and batches agree bit for bit. `multiply_tiles` keeps
-// this among its own calls.
+// in one fixed order, so prefill in chunks of any size, decode and batches agree bit for bit. `multiply_tiles`,
+// `attend_tiles` and `borrow_tiles` keep this among their own calls.
 #ifndef CKINDRED_KERNELS_H
 #define CKINDRED_KERNELS_H
 
@@ -56,7 +56,7 @@ enum {
   KINDRED_TILE_ROWS = 16,
   /// Bytes that each of the operations on tiles works in.
   KINDRED_TILE_SCRATCH_BYTES = 1 << 20,
-  /// Attention in tiles: pages of one step of the softmax; the most queries (rows × heads, or rows × borrowers, each
+  /// Attention of many rows: pages of one step of the softmax; the most queries (rows × heads, or rows × borrowers, each
   /// rounded up to 32) of one call; the most columns of a head.
   KINDRED_TILE_SPAN_PAGES = 4,
   KINDRED_TILE_QUERIES = 384,
@@ -112,8 +112,8 @@ typedef struct {
   const uint16_t *rest;
 } kindred_tiles;
 
-/// Ordinary attention of consecutive rows of one sequence, for the query heads of one KV head, in tiles. Keys and
-/// values are pages as `pack_key_tiles` and `pack_value_tiles` write them, one behind the other from position 0.
+/// Ordinary attention of consecutive rows of one sequence, for the query heads of one KV head. Keys and values are
+/// pages as `pack_key_tiles` and `pack_value_tiles` write them, one behind the other from position 0.
 typedef struct {
   size_t d, heads, rows, first_position;
   float scale;
@@ -126,7 +126,7 @@ typedef struct {
   size_t log_sum_exp_stride;
 } kindred_tile_attention;
 
-/// The product of one lent head's rows with the values of `borrowers` KV heads, in tiles.
+/// The product of one lent head's rows with the values of `borrowers` KV heads.
 typedef struct {
   size_t lent_d, d, rows, first_position, borrowers;
   float scale;
@@ -168,8 +168,9 @@ typedef struct {
                          const kindred_tiles *a, size_t a_rows, const float *bias, bool accumulate, float *out,
                          size_t out_stride, void *scratch);
 
-  /// For sets with matrix tiles, NULL for others: a page of keys, or the first `count` values of a page and zeros, as
-  /// bf16 tiles: of keys 128 · d elements, of values 64 · d, d rounded up to a multiple of 32.
+  /// Attention of many rows, for sets with dot products of pairs of 16-bit elements, NULL for others. A page of keys, or
+  /// the first `count` values of a page and zeros, in the layout of the same table's two operations below: of keys
+  /// 128 · d elements, of values 64 · d, d rounded up to a multiple of 32, aligned to 64.
   void (*pack_key_tiles)(kindred_type type, const void *page, size_t d, uint16_t *tiles);
   void (*pack_value_tiles)(kindred_type type, const void *page, size_t count, size_t d, uint16_t *tiles);
   void (*attend_tiles)(const kindred_tile_attention *request, void *scratch);
