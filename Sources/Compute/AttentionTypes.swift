@@ -91,10 +91,15 @@ public struct AttentionRequest<B: Backend> {
   public var output: B.Tensor
   /// `[rows, H]`: the log-sum-exp of each row's logits, for lending. Not computed where `nil`.
   public var logSumExp: B.Tensor?
+  /// Query heads whose post-softmax rows are wanted, each with where its tiles go (``AttentionTiles``): few rows of each
+  /// segment, as in decode.
+  public var kept: [(head: Int, tiles: B.Tensor)]
 
   public init(
-    query: B.Tensor, shape: AttentionShape, type: KVType, groups: [Int], output: B.Tensor, logSumExp: B.Tensor?
+    query: B.Tensor, shape: AttentionShape, type: KVType, groups: [Int], output: B.Tensor, logSumExp: B.Tensor?,
+    kept: [(head: Int, tiles: B.Tensor)] = []
   ) {
+    self.kept = kept
     self.query = query
     self.shape = shape
     self.type = type
@@ -117,7 +122,7 @@ public struct LentHead<B: Backend> {
   public var head: Int
   /// The lending model's pages of keys for the head's KV head, by segment of the batch.
   public var keys: [[B.Page]]
-  /// The rows themselves, where they were kept (see ``Backend/probabilities(of:segments:)``).
+  /// The rows themselves, where they were kept (see ``AttentionRequest/kept``).
   public var tiles: B.Tensor?
 
   public init(query: B.Tensor, logSumExp: B.Tensor, shape: AttentionShape, type: KVType, head: Int, keys: [[B.Page]]) {
@@ -133,12 +138,17 @@ public struct LentHead<B: Backend> {
 /// How kept rows are laid out: for each segment, for each page of positions, `[rows of the segment, 64]`. Positions
 /// after a row's own are 0.
 public enum AttentionTiles {
+  /// Rows of a segment up to which they can be kept.
+  public static let mostRows = 8
+
+  /// The rows of 64 elements that a tensor for runs of `rows` rows from `firstPosition` on needs.
+  public static func rowCount(_ runs: [(rows: Int, firstPosition: Int)]) -> Int {
+    runs.reduce(0) { $0 + KVPageLayout.pageCount(length: $1.firstPosition + $1.rows) * $1.rows }
+  }
+
   /// Tiles of all `segments` in units of one row (64 elements): the start of each segment, and the total.
   static func rowOffsets<Page>(_ segments: [AttentionSegment<Page>]) -> [Int] {
-    segments.reduce(into: [0]) { offsets, segment in
-      let pages = KVPageLayout.pageCount(length: segment.firstPosition + segment.rows.count)
-      offsets.append(offsets[offsets.count - 1] + pages * segment.rows.count)
-    }
+    segments.reduce(into: [0]) { $0.append($0[$0.count - 1] + rowCount([($1.rows.count, $1.firstPosition)])) }
   }
 }
 
@@ -171,17 +181,25 @@ public struct BorrowRequest<B: Backend> {
     self.output = output
   }
 
-  /// The same work as one request for each KV head.
-  func splitByGroup() -> [BorrowRequest] {
+  /// Kept rows by the KV head that uses them; loans without are left out.
+  func loansByGroup() -> [(group: Int, loans: [KeptLoan<B>])] {
     (0..<shape.kvHeads).compactMap { group in
-      var part = self
-      part.loans = loans.compactMap { loan in
-        let borrowers = loan.borrowers.filter { $0.group == group }
-        return borrowers.isEmpty ? nil : Loan(lender: loan.lender, borrowers: borrowers)
+      let kept = loans.flatMap { loan in
+        loan.borrowers.compactMap { borrower in
+          loan.lender.tiles.flatMap { tiles in
+            borrower.group == group ? KeptLoan<B>(tiles: tiles, queryHeads: borrower.queryHeads) : nil
+          }
+        }
       }
-      return part.loans.isEmpty ? nil : part
+      return kept.isEmpty ? nil : (group, kept)
     }
   }
+}
+
+/// Kept rows of one lent head, and the query heads of one KV head that they serve.
+struct KeptLoan<B: Backend> {
+  let tiles: B.Tensor
+  let queryHeads: [Int]
 }
 
 /// Cosines and sines of the rotary angles of each row of a batch.

@@ -144,7 +144,7 @@ public final class ProfilingBackend<Base: Backend>: Backend {
   public func attend(_ request: AttentionRequest<ProfilingBackend>, segments: [AttentionSegment<Page>]) {
     let forwarded = AttentionRequest<Base>(
       query: request.query, shape: request.shape, type: request.type, groups: request.groups, output: request.output,
-      logSumExp: request.logSumExp)
+      logSumExp: request.logSumExp, kept: request.kept)
     timed(.attend) { base.attend(forwarded, segments: segments) }
   }
 

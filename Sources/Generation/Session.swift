@@ -71,9 +71,6 @@ public final class Session<B: Backend> {
     case borrowing(LentAttention<B>)
   }
 
-  /// Rows of a sequence up to which lent rows are kept instead of recomputed tile by tile.
-  private static var keptRows: Int { 8 }
-
   /// Starts with one empty sequence.
   ///
   /// With a recipe that maps no layer the small model does not run at all.
@@ -237,10 +234,10 @@ public final class Session<B: Backend> {
         try decoder.forward(largeBatch, state: state, lending: isRecorded ? large : nil)
       case .borrowing(let lent):
         lent.truncate()
-        try lender.decoder.forward(smallBatch, state: small.state, lending: lent, depth: plan.lenderDepth)
-        if smallBatch.runs.allSatisfy({ $0.rows.count <= Self.keptRows }) {
+        if smallBatch.runs.allSatisfy({ $0.rows.count <= AttentionTiles.mostRows }) {
           try lent.keepRows(of: plan.lentHeads, runs: smallBatch.runs)
         }
+        try lender.decoder.forward(smallBatch, state: small.state, lending: lent, depth: plan.lenderDepth)
         try decoder.forward(largeBatch, state: state, borrowing: Borrowing(plan: plan, lent: lent))
       }
     } else {

@@ -25,7 +25,8 @@ public struct DecoderModel<B: Backend>: Sendable {
   /// Runs the rows of a batch through the layers: stores their keys and values and leaves their hidden states in
   /// `state`, from which ``logits(rows:state:)`` computes what is wanted.
   ///
-  /// A row's result does not depend, bit for bit, on which other rows share its pass.
+  /// A row's result does not depend, bit for bit, on which other rows share its pass, and on their number only as
+  /// `Backend` says.
   ///
   /// - Parameters:
   ///   - batch: the rows.
@@ -133,7 +134,7 @@ public struct DecoderModel<B: Backend>: Sendable {
       backend.attend(
         AttentionRequest(
           query: state.query, shape: shape, type: type, groups: ownGroups, output: state.attended,
-          logSumExp: lends ? state.logSumExp : nil),
+          logSumExp: lends ? state.logSumExp : nil, kept: lending?.keptHeads(layer: index) ?? []),
         segments: segments)
       lending?.record(layer: index, query: state.query, logSumExp: state.logSumExp, rows: rows)
     }

@@ -105,8 +105,8 @@ struct TinyPair {
       for start in stride(from: pair.expected.tau, to: pair.expected.tokens.count, by: step) {
         let batch = pair.batch(start..<min(start + step, pair.expected.tokens.count))
         lent.truncate()
-        try pair.small.forward(batch, state: pair.smallState, lending: lent, depth: plan.lenderDepth)
         if step < 40 { try lent.keepRows(of: plan.lentHeads, runs: batch.runs) }
+        try pair.small.forward(batch, state: pair.smallState, lending: lent, depth: plan.lenderDepth)
         try pair.large.forward(batch, state: pair.largeState, borrowing: Borrowing(plan: plan, lent: lent))
         logits += pair.large.logits(rows: 0..<batch.tokens.count, state: pair.largeState)
       }
