@@ -61,19 +61,16 @@ import Testing
     backend.write(Array(values.prefix(rows * columns)), to: input)
     let activations = try backend.makeActivations(rows: rows, columns: columns)
     backend.prepare(input, rows: rows, into: activations)
-    func product(_ outputs: Int, _ inputs: Int, seed: Int, _ precision: ActivationPrecision = .int16) throws
-      -> Product<CPUBackend>
-    {
-      Product(
-        try matrix(backend, rows: outputs, columns: inputs, seed: seed),
-        into: try backend.makeTensor(rows: rows, columns: outputs), precision: precision)
+    func product(_ seed: Int, _ precision: ActivationPrecision) throws -> Product<CPUBackend> {
+      Product<CPUBackend>(
+        try matrix(backend, rows: hidden, columns: columns, seed: seed),
+        into: try backend.makeTensor(rows: rows, columns: hidden), precision: precision)
     }
     let gated = try backend.makeActivations(rows: rows, columns: hidden)
     let output = try backend.makeTensor(rows: rows, columns: columns)
-    let down = Product(try matrix(backend, rows: columns, columns: hidden, seed: 3), into: output)
+    let down = Product<CPUBackend>(try matrix(backend, rows: columns, columns: hidden, seed: 3), into: output)
     backend.gatedProduct(
-      activations, rows: rows, gate: try product(hidden, columns, seed: 1, .int8),
-      up: try product(hidden, columns, seed: 2), into: gated, for: down)
+      activations, rows: rows, gate: try product(1, .int8), up: try product(2, .int16), into: gated, for: down)
     backend.multiply(gated, rows: rows, [down])
     return backend.read(output, rows: 0..<rows)
   }
