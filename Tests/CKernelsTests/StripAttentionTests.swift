@@ -149,9 +149,9 @@ struct StripAttentionTests {
     for d in [1, 20, 32, 48, 64, 100, 128, 256] {
       for length in [rows, rows + 50, rows + 300] {
         let errors = Sequence(set, d: d, length: length, rows: rows).errors()
-        // Weights of one bf16; logits are as good as exact.
+        // Weights of one bf16; logits within what rounding to 16 bits moves them.
         #expect(errors.output < 4e-3, "d \(d), length \(length)")
-        #expect(errors.logSumExp < 1e-4, "d \(d), length \(length)")
+        #expect(errors.logSumExp < 1e-3, "d \(d), length \(length)")
       }
     }
   }
@@ -221,7 +221,7 @@ struct StripAttentionTests {
       if row < 20 {
         #expect(sameBits(Array(found), Array(before)))
       } else {
-        #expect(found.allSatisfy(\.isNaN), "row \(row)")
+        #expect(found.count(where: \.isNaN) == found.count, "row \(row)")
       }
     }
   }
