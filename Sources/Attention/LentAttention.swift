@@ -82,7 +82,7 @@ public final class LentAttention<B: Backend> {
 }
 
 extension KVStore {
-  /// Stores from now on what a plan's units need of keys and values, and no more.
+  /// Stores from now on what the units of the borrowing model need for a plan, and no more.
   ///
   /// - Precondition: every sequence is empty, or the plan has no near window.
   public func adopt(_ plan: AttentionPlan) {
@@ -94,6 +94,16 @@ extension KVStore {
         dropKeys(layer: layer, head: group)
       }
     }
+  }
+
+  /// Stores from now on what a lending model needs for a plan: nothing of layers past those in use, and in the last one
+  /// only the KV heads in use, because no later layer needs its output.
+  public func lend(for plan: AttentionPlan) {
+    dropLayers(from: plan.lenderDepth)
+    let heads = plan.lentHeads
+    guard let last = heads.last?.layer else { return }
+    let used = Set(heads.filter { $0.layer == last }.map { $0.head / shape.groupSize })
+    for head in 0..<shape.kvHeads where !used.contains(head) { dropUnit(layer: last, head: head) }
   }
 }
 

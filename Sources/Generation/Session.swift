@@ -134,7 +134,7 @@ public final class Session<B: Backend> {
   private func adopt(_ newPlan: AttentionPlan) throws(ComputeError) {
     plan = newPlan
     state.store.adopt(plan)
-    smallState?.store.dropLayers(from: plan.lenderDepth)
+    smallState?.store.lend(for: plan)
     func record(_ state: RunState<B>?, layers: [Int]) throws(ComputeError) -> LentAttention<B>? {
       guard let state, !layers.isEmpty else { return nil }
       return try LentAttention(

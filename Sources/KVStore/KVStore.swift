@@ -186,14 +186,17 @@ public final class KVStore<B: Backend> {
     retention[layer][head] = (.near(window), dropsValues ? .near(window) : .all)
   }
 
+  /// Frees the keys and values of a unit in every sequence, and stores none from now on.
+  public func dropUnit(layer: Int, head: Int) {
+    dropKeys(layer: layer, head: head)
+    retention[layer][head].values = .none
+    for id in sequences.keys { sequences[id]?.values[layer][head] = Stored() }
+  }
+
   /// Frees all of the layers from `layer` on, and stores nothing there from now on.
   public func dropLayers(from layer: Int) {
     for index in layer..<max(layer, layerCount) {
-      for head in 0..<shape.kvHeads {
-        dropKeys(layer: index, head: head)
-        retention[index][head].values = .none
-        for id in sequences.keys { sequences[id]?.values[index][head] = Stored() }
-      }
+      for head in 0..<shape.kvHeads { dropUnit(layer: index, head: head) }
     }
   }
 

@@ -58,6 +58,7 @@ public struct DecoderModel<B: Backend>: Sendable {
       attention(layer, batch: batch, angles: angles, state: state, borrowing: borrowing, lending: lending)
       state.store.trimWindows(batch.runs, layer: layer)
       if depth != nil, layer == layers - 1 { break }
+      projectAttention(layer, rows: batch.tokens.count, state: state)
       feedForward(layer, rows: batch.tokens.count, state: state)
     }
     lending?.finishPass(rows: batch.tokens.count)
@@ -115,7 +116,10 @@ public struct DecoderModel<B: Backend>: Sendable {
     let rows = batch.tokens.count
     let type = state.store.type
     let segments = state.store.segments(batch.runs, layer: index)
-    let ownGroups = borrowing?.plan.ownGroups(layer: index) ?? Array(0..<shape.kvHeads)
+    // Of the last layer of a lending model some KV heads may store nothing: nobody uses them.
+    let ownGroups =
+      borrowing?.plan.ownGroups(layer: index)
+      ?? (0..<shape.kvHeads).filter { head in segments.allSatisfy { !$0.keys[head].isEmpty } }
     let usesKeys = borrowing?.plan.usesKeys(layer: index) ?? true
 
     backend.normalize(
@@ -154,9 +158,12 @@ public struct DecoderModel<B: Backend>: Sendable {
           output: state.attended, query: usesKeys ? state.query : nil),
         segments: segments)
     }
+  }
+
+  private func projectAttention(_ index: Int, rows: Int, state: RunState<B>) {
     backend.prepare(state.attended, rows: rows, into: state.attendedInput)
     backend.multiply(
-      state.attendedInput, rows: rows, [layer.attentionOutput(into: state.hidden, accumulates: true)])
+      state.attendedInput, rows: rows, [weights.layers[index].attentionOutput(into: state.hidden, accumulates: true)])
   }
 
   private func feedForward(_ index: Int, rows: Int, state: RunState<B>) {
