@@ -228,6 +228,15 @@ static float softmax_step(float *s, size_t valid, float *maximum, float *sum) {
   return factor;
 }
 
+static double sum_exponentials(const float *x, size_t n, float shift, float divisor) {
+  double total = 0;
+  for (size_t i = 0; i < n; i++) {
+    double e = exp((double)((x[i] - shift) / divisor));
+    total += isnan(e) ? 0 : e;
+  }
+  return total;
+}
+
 static void exp_shifted(float *s, size_t valid, float log_sum_exp) {
   for (size_t j = 0; j < valid; j++) s[j] = expf(s[j] - log_sum_exp);
   memset(s + valid, 0, (PAGE - valid) * sizeof *s);
@@ -240,6 +249,20 @@ static void accumulate(kindred_type type, const float *p, size_t m, const void *
       for (size_t c = 0; c < d; c++)
         o[i * o_stride + c] += p[i * PAGE + j] * element(type, value_page, j * d + c);
 }
+
+static void scores_ahead(kindred_type type, const float *q, size_t q_stride, size_t m, size_t d, const void *key_page,
+                         size_t count, float factor, float *s, const void *next) {
+  (void)next;
+  scores(type, q, q_stride, m, d, key_page, count, factor, s);
+}
+
+static void accumulate_ahead(kindred_type type, const float *p, size_t m, const void *value_page, size_t count,
+                             size_t d, float *o, size_t o_stride, const void *next) {
+  (void)next;
+  accumulate(type, p, m, value_page, count, d, o, o_stride);
+}
+
+#include "attention_pages.h"
 
 const kindred_kernels kindred_generic = {
     .isa = KINDRED_ISA_GENERIC,
@@ -255,4 +278,7 @@ const kindred_kernels kindred_generic = {
     .exp_shifted = exp_shifted,
     .accumulate = accumulate,
     .scale = scale,
+    .sum_exponentials = sum_exponentials,
+    .attend = attend,
+    .weigh_values = weigh_values,
 };

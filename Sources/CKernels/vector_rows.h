@@ -74,6 +74,24 @@ static float softmax_step(float *s, size_t valid, float *maximum, float *sum) {
 
 static void exp_shifted(float *s, size_t valid, float log_sum_exp) { exponentiate(s, valid, log_sum_exp); }
 
+static double sum_exponentials(const float *x, size_t n, float shift, float divisor) {
+  double total = 0;
+  size_t i = 0;
+  for (; i + 4 * LANES <= n; i += 4 * LANES) {
+    vf sum = 0;
+    for (size_t j = 0; j < 4; j++) {
+      vf e = exponential((load(x + i + j * LANES) - shift) / divisor);
+      sum += (vf)((vi)e & (e == e));
+    }
+    total += (double)sum_lanes(sum);
+  }
+  for (; i < n; i++) {
+    float e = exponential_one((x[i] - shift) / divisor);
+    total += e == e ? (double)e : 0;
+  }
+  return total;
+}
+
 INLINE vf silu(vf x) { return x / (1 + exponential(-x)); }
 
 static void silu_multiply(const float *gate, const float *up, size_t n, float *out) {

@@ -71,7 +71,8 @@ public final class KVStore<B: Backend> {
   /// The type of stored elements.
   public let type: KVType
 
-  private let backend: B
+  /// Where the pages are.
+  public let backend: B
   private var retention: [[(keys: Retention, values: Retention)]]  // [layer][KV head]
   private var sequences: [SequenceID: Sequence] = [:]
   private var nextID = 0

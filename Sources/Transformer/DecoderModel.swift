@@ -146,16 +146,16 @@ public struct DecoderModel<B: Backend>: Sendable {
       backend.attend(
         AttentionRequest(
           query: state.query, shape: shape, type: type, groups: ownGroups, output: state.attended,
-          logSumExp: lends ? state.logSumExp : nil),
+          logSumExp: lends ? state.logSumExp : nil, kept: lending?.keptHeads(layer: index) ?? []),
         segments: segments)
       lending?.record(layer: index, query: state.query, logSumExp: state.logSumExp, rows: rows)
     }
     if let borrowing, ownGroups.count < shape.kvHeads {
       backend.attend(
         BorrowRequest(
-          loans: borrowing.loans(layer: index, groupSize: shape.groupSize, runs: batch.runs),
+          loans: borrowing.loans(layer: index, runs: batch.runs),
           groups: (0..<shape.kvHeads).filter { !ownGroups.contains($0) }, shape: shape, type: type,
-          output: state.attended, query: usesKeys ? state.query : nil),
+          output: state.attended, query: usesKeys ? state.query : nil, products: borrowing.products),
         segments: segments)
     }
   }

@@ -133,6 +133,40 @@ typedef struct {
   size_t output_stride;
 } kindred_tile_loan;
 
+/// Ordinary attention of a few queries of one KV head over consecutive pages, by the online softmax.
+typedef struct {
+  kindred_type type;
+  size_t d, queries;
+  /// Query i is at position first_position + i / heads.
+  size_t heads, first_position;
+  float scale;
+  const float *query;  // [queries][d]
+  /// The first page's position in units of pages, and the pages. Positions past the last query's are not read.
+  size_t first_page, page_count;
+  const void *const *keys, *const *values;  // [page_count]
+  float *logits;                            // scratch, [queries][64]
+  float *output;                            // [queries][d]: sums of weighted values
+  float *maximum, *sum;                     // [queries]: the largest logit, and the sum of weights relative to it
+  /// Where logits are kept, of query i and the request's page p at kept[i] + p · page_stride, 64 of which those past
+  /// the query's position mean nothing; NULL for a query whose logits are not wanted, or for all.
+  float *const *kept;
+  size_t page_stride;
+} kindred_attention;
+
+/// Kept rows of some lent heads, times the values of one KV head.
+typedef struct {
+  kindred_type type;
+  size_t d, loans, rows;
+  /// Positions, from 0 on.
+  size_t count;
+  /// Of each loan, weights of page p at weights + p · page_stride: [rows][64].
+  const float *const *weights;
+  size_t page_stride;
+  const void *const *values;  // pages
+  float *tile;                // scratch, [loans · rows][64]
+  float *output;              // [loans · rows][d]
+} kindred_kept_loan;
+
 // MARK: The kernels of one instruction set
 
 typedef struct {
@@ -197,6 +231,14 @@ typedef struct {
   /// o[i · o_stride + c] += Σ_{j < count} p[i · 64 + j] · value[j][c], for i < m, c < d; j in rising order.
   void (*accumulate)(kindred_type type, const float *p, size_t m, const void *value_page, size_t count, size_t d,
                      float *o, size_t o_stride);
+
+  /// Adds pages to what `output`, `maximum` and `sum` hold; at first 0, −∞ and 0.
+  void (*attend)(const kindred_attention *request);
+  /// Adds to `output`.
+  void (*weigh_values)(const kindred_kept_loan *loan);
+
+  /// Σ exp((x[i] − shift) / divisor) over n elements, NaN counted as 0; within 1e-6 of the true sum.
+  double (*sum_exponentials)(const float *x, size_t n, float shift, float divisor);
 
   /// x *= factor, over n elements.
   void (*scale)(float *x, size_t n, float factor);
