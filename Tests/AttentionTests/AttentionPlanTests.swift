@@ -109,7 +109,7 @@ private func head(_ layer: Int, _ head: Int) -> HeadIndex { HeadIndex(layer: lay
   }
 
   @Test func shapesAreCompared() {
-    func refuses(_ units: [[AttentionPlan.Unit]], small: ModelShape? = small) {
+    func refuses(_ units: [[AttentionPlan.Unit]], small: ModelShape? = PlanValidationTests.small) {
       #expect(throws: PlanError.self) { try AttentionPlan(units: units).validate(large: Self.large, small: small) }
     }
     refuses([[.own, .own]])

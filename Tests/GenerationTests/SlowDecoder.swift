@@ -63,33 +63,36 @@ struct SlowDecoder {
       let used = (0..<heads).map { head in
         tokens.indices.map { row in
           let group = head / groupSize
-          let own = softmax(
-            (0...row).map { other in
-              (0..<dimension).reduce(0) {
-                $0 + query[row][head * dimension + $1] * key[other][group * dimension + $1]
-              } / Double(dimension).squareRoot()
-            })
+          let q = query[row][head * dimension..<(head + 1) * dimension]
+          let logits = (0...row).map { position -> Double in
+            let k = key[position][group * dimension..<(group + 1) * dimension]
+            let product: Double = zip(q, k).reduce(0.0) { $0 + $1.0 * $1.1 }
+            return product / Double(dimension).squareRoot()
+          }
+          let own = softmax(logits)
           guard case .mapped(let near, let far) = plan?.units[layer][group] else { return own }
           let source: [Double]
           switch far {
           case .nothing: source = own.map { _ in 0 }
           case .layer(let lower): source = maps[lower][head][row]
           case .small(let mixture):
-            source = (0...row).map { position in
-              zip(mixture.heads, mixture.weights[head % groupSize]).reduce(0) {
-                $0 + Double($1.1) * lent[$1.0.layer][$1.0.head][row][position]
-              }
+            var mixed = own.map { _ in 0.0 }
+            for (lender, weight) in zip(mixture.heads, mixture.weights[head % groupSize]) {
+              let rows = lent[lender.layer][lender.head][row]
+              for position in mixed.indices { mixed[position] += Double(weight) * rows[position] }
             }
+            source = mixed
           }
           return Self.merge(own: own, far: source, near: near)
         }
       }
       maps.append(used)
       for row in tokens.indices {
-        let attended = (0..<heads).flatMap { head in
-          (0..<dimension).map { c in
-            (0...row).reduce(0) { $0 + used[head][row][$1] * value[$1][head / groupSize * dimension + c] }
-          }
+        var attended = Array(repeating: 0.0, count: size)
+        for index in attended.indices {
+          let head = index / dimension
+          let column = head / groupSize * dimension + index % dimension
+          for (position, weight) in used[head][row].enumerated() { attended[index] += weight * value[position][column] }
         }
         add(linear(attended, "\(name).self_attn.o_proj"), to: &hidden[row])
         let normal = normalize(hidden[row], "\(name).post_attention_layernorm")
@@ -126,7 +129,9 @@ struct SlowDecoder {
     let matrix = weights["\(name).weight"] ?? []
     let bias = weights["\(name).bias"]
     return (0..<matrix.count / input.count).map { row in
-      input.indices.reduce(bias?[row] ?? 0) { $0 + matrix[row * input.count + $1] * input[$1] }
+      var sum = bias?[row] ?? 0
+      for (index, value) in input.enumerated() { sum += matrix[row * input.count + index] * value }
+      return sum
     }
   }
 
