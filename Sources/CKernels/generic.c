@@ -85,7 +85,7 @@ static void read_activations(const kindred_activations *a, bool quantised, size_
     return;
   }
   size_t start = i * ((a->columns + 63) / 64 * 64) + first;
-  float scale = a->scales[start / KINDRED_ACTIVATION_BLOCK];
+  float scale = a->blocks[start / KINDRED_ACTIVATION_BLOCK].scale;
   for (size_t k = 0; k < columns; k++) values[k] = scale * (float)a->quants[start + k];
 }
 
@@ -140,22 +140,23 @@ static void multiply(kindred_type type, const void *panels, size_t panel_begin, 
 
 // MARK: Activations
 
-static void quantize(const float *x, size_t n, int8_t *quants, float *scales, int32_t *sums) {
+static void quantize(const float *x, size_t n, int8_t *quants, kindred_activation_block *blocks) {
   size_t padded = (n + 63) / 64 * 64;
   memset(quants, 0, padded);
-  memset(sums, 0, padded / 16 * sizeof *sums);
   for (size_t first = 0; first < padded; first += KINDRED_ACTIVATION_BLOCK) {
     float largest = 0;
     for (size_t k = first; k < first + KINDRED_ACTIVATION_BLOCK && k < n; k++)
       if (!(fabsf(x[k]) <= largest)) largest = isnan(largest) ? largest : fabsf(x[k]);
     float scale = largest / 127;
-    scales[first / KINDRED_ACTIVATION_BLOCK] = scale;
+    kindred_activation_block *block = blocks + first / KINDRED_ACTIVATION_BLOCK;
+    *block = (kindred_activation_block){.scale = scale};
     // A scale of NaN or infinity makes every output NaN; a subnormal one has no reciprocal, and counts as 0.
     if (!(scale >= 0x1p-126f && scale <= 0x1p127f)) continue;
     float inverse = 1 / scale;
     for (size_t k = first; k < first + KINDRED_ACTIVATION_BLOCK && k < n; k++) {
       quants[k] = (int8_t)nearbyintf(x[k] * inverse);
-      sums[k / 16] += quants[k];
+      block->sum += quants[k];
+      block->halves[k / 16 % 2] += quants[k];
     }
   }
 }

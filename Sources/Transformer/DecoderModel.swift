@@ -25,7 +25,8 @@ public struct DecoderModel<B: Backend>: Sendable {
   /// Runs the rows of a batch through the layers: stores their keys and values and leaves their hidden states in
   /// `state`, from which ``logits(rows:state:)`` computes what is wanted.
   ///
-  /// A row's result does not depend, bit for bit, on which other rows share its pass.
+  /// A row's result does not depend, bit for bit, on which other rows share its pass, and on their number only as
+  /// `Backend` says.
   ///
   /// - Parameters:
   ///   - batch: the rows.

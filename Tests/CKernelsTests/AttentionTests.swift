@@ -222,7 +222,8 @@ import Testing
         let query = random.values(queries * d)
         var expected = (
           output: [Float](repeating: 0, count: queries * d), maximum: [Float](repeating: -.infinity, count: queries),
-          sum: [Float](repeating: 0, count: queries))
+          sum: [Float](repeating: 0, count: queries)
+        )
         var found = expected
         var kept = [Float](repeating: 0, count: pages * queries * 64)
         var expectedKept = kept

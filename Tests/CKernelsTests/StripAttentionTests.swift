@@ -4,7 +4,7 @@ import CKindredKernels
 import Foundation
 import Testing
 
-@Suite(.enabled(if: !InstructionSet.withStrips.isEmpty, "no instruction set of this machine has attention of many rows"))
+@Suite(.enabled(if: !InstructionSet.withStrips.isEmpty, "no instruction set here has attention of many rows"))
 struct StripAttentionTests {
   /// A sequence's keys and values, which bf16 holds exactly, packed; and queries of its last rows.
   final class Sequence {
@@ -75,7 +75,8 @@ struct StripAttentionTests {
     /// The rows of head 0, with their log-sum-exp as a lent head's, times the values, [rows, d]; for two borrowers,
     /// side by side.
     func borrow(_ logSumExp: [Float]) -> [Float] {
-      let queries = Self.unaligned(query), statistic = Self.unaligned(logSumExp)
+      let queries = Self.unaligned(query)
+      let statistic = Self.unaligned(logSumExp)
       let scratch = Aligned(bytes: KINDRED_TILE_SCRATCH_BYTES)
       var output = [Float](repeating: -9, count: rows * 2 * d)
       output.withUnsafeMutableBufferPointer { output in
