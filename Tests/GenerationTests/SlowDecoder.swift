@@ -60,8 +60,8 @@ struct SlowDecoder {
       let query = normal.enumerated().map { rotate(linear($1, "\(name).self_attn.q_proj"), position: $0, dimension) }
       let key = normal.enumerated().map { rotate(linear($1, "\(name).self_attn.k_proj"), position: $0, dimension) }
       let value = normal.map { linear($0, "\(name).self_attn.v_proj") }
-      let used = (0..<heads).map { head in
-        tokens.indices.map { row in
+      let used = (0..<heads).map { head -> [[Double]] in
+        tokens.indices.map { row -> [Double] in
           let group = head / groupSize
           let q = query[row][head * dimension..<(head + 1) * dimension]
           let logits = (0...row).map { position -> Double in
@@ -98,7 +98,8 @@ struct SlowDecoder {
         let normal = normalize(hidden[row], "\(name).post_attention_layernorm")
         let gate = linear(normal, "\(name).mlp.gate_proj")
         let up = linear(normal, "\(name).mlp.up_proj")
-        add(linear(zip(gate, up).map { $0 / (1 + exp(-$0)) * $1 }, "\(name).mlp.down_proj"), to: &hidden[row])
+        let gated = zip(gate, up).map { (gate: Double, up: Double) -> Double in gate / (1 + exp(-gate)) * up }
+        add(linear(gated, "\(name).mlp.down_proj"), to: &hidden[row])
       }
     }
     let output = configuration.tieWordEmbeddings ? "model.embed_tokens" : "lm_head"
@@ -108,10 +109,13 @@ struct SlowDecoder {
   /// Far weights as they are, near ones sharing what these leave.
   private static func merge(own: [Double], far: [Double], near: NearWindow?) -> [Double] {
     guard let near else { return far }
-    let isFar = own.indices.map { near.far(of: own.count - 1).contains($0) }
-    let farWeight = own.indices.reduce(0) { isFar[$1] ? $0 + far[$1] : $0 }
-    let nearWeight = own.indices.reduce(0) { isFar[$1] ? $0 : $0 + own[$1] }
-    return own.indices.map { isFar[$0] ? far[$0] : own[$0] / nearWeight * max(0, 1 - farWeight) }
+    let farPositions = near.far(of: own.count - 1)
+    var (farWeight, nearWeight) = (0.0, 0.0)
+    for position in own.indices {
+      if farPositions.contains(position) { farWeight += far[position] } else { nearWeight += own[position] }
+    }
+    let share = max(0, 1 - farWeight) / nearWeight
+    return own.indices.map { farPositions.contains($0) ? far[$0] : own[$0] * share }
   }
 
   private func softmax(_ logits: [Double]) -> [Double] {
@@ -137,8 +141,10 @@ struct SlowDecoder {
 
   private func normalize(_ input: [Double], _ name: String) -> [Double] {
     let weight = weights["\(name).weight"] ?? []
-    let mean = input.reduce(0) { $0 + $1 * $1 } / Double(input.count)
-    return input.indices.map { input[$0] / (mean + configuration.rmsNormEps).squareRoot() * weight[$0] }
+    var squares = 0.0
+    for value in input { squares += value * value }
+    let factor = 1 / (squares / Double(input.count) + configuration.rmsNormEps).squareRoot()
+    return zip(input, weight).map { $0 * factor * $1 }
   }
 
   /// Half-split rotary positions of every head.
