@@ -98,20 +98,91 @@ public final class LentAttention<B: Backend> {
   }
 }
 
-/// Borrowed attention for one pass of the large model.
-public struct Borrowing<B: Backend> {
-  /// Which units borrow, and from which heads.
-  public var plan: AttentionPlan
-  /// The small model's pass over the same rows.
-  public var lent: LentAttention<B>
+extension KVStore {
+  /// Stores from now on what the units of the borrowing model need for a plan, and no more.
+  ///
+  /// - Precondition: every sequence is empty, or the plan has no near window.
+  public func adopt(_ plan: AttentionPlan) {
+    for (layer, group) in plan.mappedUnits {
+      guard case .mapped(let near, let far) = plan.units[layer][group] else { continue }
+      if let near {
+        keepNear(near, layer: layer, head: group, dropsValues: far == .nothing)
+      } else {
+        dropKeys(layer: layer, head: group)
+      }
+    }
+  }
 
-  public init(plan: AttentionPlan, lent: LentAttention<B>) {
+  /// Stores from now on what a lending model needs for a plan: nothing of layers past those in use, and in the last one
+  /// only the KV heads in use, because no later layer needs its output.
+  public func lend(for plan: AttentionPlan) {
+    dropLayers(from: plan.lenderDepth)
+    let heads = plan.lentHeads
+    guard let last = heads.last?.layer else { return }
+    let used = Set(heads.filter { $0.layer == last }.map { $0.head / shape.groupSize })
+    for head in 0..<shape.kvHeads where !used.contains(head) { dropUnit(layer: last, head: head) }
+  }
+}
+
+/// Borrowed attention of the large model by a plan: what is lent, pass after pass.
+public struct Borrowing<B: Backend> {
+  /// Where each unit takes its attention from.
+  public let plan: AttentionPlan
+  /// The small model's attention; `nil` where the plan uses no small head.
+  public let lent: LentAttention<B>?
+  /// The large model's own, of the layers whose rows others use; `nil` where there are none.
+  public let shared: LentAttention<B>?
+  /// Room for the products of one layer, see `BorrowRequest`.
+  public let products: B.Tensor?
+
+  private let groupSize: Int
+
+  /// - Parameters:
+  ///   - plan: a plan that fits both models.
+  ///   - large: the cache of the model that borrows.
+  ///   - small: the cache of the model that lends; `nil` where the plan uses no small head.
+  ///   - rowCapacity: rows of the largest pass.
+  public init(
+    _ plan: AttentionPlan, large: KVStore<B>, small: KVStore<B>?, rowCapacity: Int
+  ) throws(ComputeError) {
     self.plan = plan
-    self.lent = lent
+    groupSize = large.shape.groupSize
+    func record(_ store: KVStore<B>?, _ heads: [HeadIndex]) throws(ComputeError) -> LentAttention<B>? {
+      guard let store, !heads.isEmpty else { return nil }
+      return try LentAttention(
+        backend: store.backend, store: store, layers: heads.map(\.layer), rowCapacity: rowCapacity)
+    }
+    lent = try record(small, plan.lentHeads)
+    shared = try record(large, plan.sharedHeads(groupSize: groupSize))
+    let most =
+      plan.units.indices.map { layer in
+        plan.loans(layer: layer, groupSize: large.shape.groupSize).reduce(0) { $0 + $1.borrowers.count }
+      }.max() ?? 0
+    products =
+      try most == 0
+      ? nil : large.backend.makeTensor(rows: rowCapacity, columns: most * large.shape.headDimension)
+  }
+
+  /// Forgets the pass before, and has few rows, as in decode, kept while they are computed.
+  public func beginPass(runs: [SequenceRows]) throws(ComputeError) {
+    lent?.truncate()
+    shared?.truncate()
+    guard runs.allSatisfy({ $0.rows.count <= AttentionTiles.mostRows }) else { return }
+    try lent?.keepRows(of: plan.lentHeads, runs: runs)
+    try shared?.keepRows(of: plan.sharedHeads(groupSize: groupSize), runs: runs)
   }
 
   /// The loans of one layer of the large model.
   public func loans(layer: Int, runs: [SequenceRows]) -> [Loan<B>] {
-    plan.loans(layer: layer).map { Loan(lender: lent.lender($0.lender, runs: runs), borrowers: $0.borrowers) }
+    plan.loans(layer: layer, groupSize: groupSize).map { loan in
+      switch loan.lender {
+      case .small(let head):
+        guard let lent else { preconditionFailure("the plan needs a small model's pass") }
+        return Loan(lender: lent.lender(head, runs: runs), borrowers: loan.borrowers)
+      case .large(let head):
+        guard let shared else { preconditionFailure("the plan needs a record of layer \(head.layer)") }
+        return Loan(lender: shared.lender(head, runs: runs), borrowers: loan.borrowers)
+      }
+    }
   }
 }

@@ -36,7 +36,7 @@ public struct PaperRecipe: Sendable, Hashable {
     let best = try similarity.bestHeads(of: large, layers: mapped)
     let groupSize = large.shape.groupSize
     return AttentionPlan(
-      sources: (0..<layerCounts.large).map { layer in
+      units: (0..<layerCounts.large).map { layer in
         guard let heads = best[layer] else { return Array(repeating: .own, count: large.shape.kvHeads) }
         return (0..<large.shape.kvHeads).map { group in
           .borrowed(Array(heads[group * groupSize..<(group + 1) * groupSize]))

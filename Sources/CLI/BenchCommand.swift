@@ -75,20 +75,20 @@ struct BenchCommand: ParsableCommand {
     if profile {
       let loaded = try models.loadProfiled()
       let (result, profile) = try ProfiledBenchmark(
-        loaded.large, lender: loaded.lender, options: options, sessionOptions: loaded.sessionOptions
+        loaded.large, mapping: loaded.mapping, options: options, sessionOptions: loaded.sessionOptions
       ).run(progress: progress)
       line.clear()
-      let conditions = try loaded.conditions()
+      let conditions = loaded.conditions
       if json { return try printJSON(Joined(result, Joined(["profile": profile], conditions))) }
       printSpeed(result, conditions: conditions)
       printProfile(profile)
     } else {
       let loaded = try models.load()
       let result = try SpeedBenchmark(
-        loaded.large, lender: loaded.lender, options: options, sessionOptions: loaded.sessionOptions
+        loaded.large, mapping: loaded.mapping, options: options, sessionOptions: loaded.sessionOptions
       ).run(progress: progress)
       line.clear()
-      let conditions = try loaded.conditions()
+      let conditions = loaded.conditions
       if json { return try printJSON(Joined(result, conditions)) }
       printSpeed(result, conditions: conditions)
     }
@@ -96,14 +96,14 @@ struct BenchCommand: ParsableCommand {
 
   private func runExplained() throws {
     let loaded = try models.loadProfiled()
-    guard let lender = loaded.lender else { return }
+    guard let mapping = loaded.mapping else { return }
     let line = StatusLine()
     let result = try SavingBenchmark(
-      loaded.large, lender: lender, smallShare: models.layerShare, options: options,
+      loaded.large, mapping: mapping, smallShare: models.layerShare, options: options,
       sessionOptions: loaded.sessionOptions
     ).run { line.show($0 == 0 ? "warming up" : "repetition \($0) of \(repeats)") }
     line.clear()
-    let conditions = try loaded.conditions()
+    let conditions = loaded.conditions
     if json { return try printJSON(Joined(["saving": result], Joined(options, conditions))) }
     printTitle(conditions)
     printSaving(result)

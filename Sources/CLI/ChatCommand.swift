@@ -58,7 +58,7 @@ struct ChatCommand: ParsableCommand {
         if !json { standardOutput(piece) }
       })
     if json {
-      try printJSON(Joined(["text": text], Joined(statistics, try loaded.conditions())))
+      try printJSON(Joined(["text": text], Joined(statistics, loaded.conditions)))
     } else {
       print()
       standardError(statistics.summary)

@@ -66,13 +66,13 @@ struct PerplexityCommand: ParsableCommand {
     let start = ContinuousClock.now
     let line = StatusLine()
     let result = try PerplexityEvaluation(
-      loaded.large, lender: loaded.lender, options: options, sessionOptions: loaded.sessionOptions
+      loaded.large, mapping: loaded.mapping, options: options, sessionOptions: loaded.sessionOptions
     ).run(tokens) { done, total, soFar in
       let left = (ContinuousClock.now - start).seconds / Double(done) * Double(total - done)
       line.show("window \(done) of \(total), perplexity \(soFar.perplexity.formatted(digits: 3)), \(Int(left)) s left")
     }
     line.clear()
-    if json { return try printJSON(Joined(result, try loaded.conditions())) }
+    if json { return try printJSON(Joined(result, loaded.conditions)) }
     print(
       "perplexity \(result.perplexity.formatted(digits: 4)) over \(result.tokensScored) tokens of \(result.windows) windows"
     )

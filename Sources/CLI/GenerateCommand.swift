@@ -98,7 +98,7 @@ struct GenerateCommand: ParsableCommand {
       })
     line.clear()
     if json {
-      try printJSON(Joined(["text": generated], Joined(statistics, try loaded.conditions())))
+      try printJSON(Joined(["text": generated], Joined(statistics, loaded.conditions)))
     } else {
       print()
       standardError(statistics.summary)

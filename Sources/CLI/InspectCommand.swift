@@ -1,23 +1,35 @@
-// `kindred inspect`: what a model file says it holds, without loading it.
+// `kindred inspect`: what a model file, or a plan, says it holds, without loading it.
 
 import ArgumentParser
 import Foundation
+import KindredAttentionMapping
 import KindredModelFiles
 import KindredModelStore
 
 struct InspectCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "inspect",
-    abstract: "Shows a model file's metadata, tensors and bytes.",
-    discussion: "Reads GGUF files, safetensors files and Hugging Face folders.")
+    abstract: "Shows a model file's metadata, tensors and bytes, or a plan.",
+    discussion: "Reads GGUF files, safetensors files, Hugging Face folders, and the .json files of plans.")
 
-  @Argument(help: "A .gguf or .safetensors file, a folder with config.json, or a model from the store.")
+  @Argument(
+    help: "A .gguf or .safetensors file, a folder with config.json, a model from the store, or a plan's .json file.")
   var file: String
+
+  @Option(
+    help: ArgumentHelp("Draw which small layers a plan's units borrow from, by gnuplot.", valueName: "file.svg"))
+  var figure: String?
 
   @Flag(help: "Print one JSON object instead of tables.")
   var json = false
 
   func run() throws {
+    if file.hasSuffix(".json") {
+      let plan = try PlanFile(path: file)
+      if let figure { try PlanHeatMap(plan).draw(to: figure) }
+      return try json ? printJSON(plan) : plan.printTables(name: file)
+    }
+    if figure != nil { throw ValidationError("--figure: expected a plan's .json file, found \(file)") }
     let path = try ModelStore().locate(file)
     let inspection = Inspection(of: try ModelFile(path: path), path: path)
     if json { return try printJSON(inspection) }
@@ -107,7 +119,7 @@ private struct Inspection: Encodable {
 }
 
 /// Prints `rows` with their cells one under the other.
-private func printColumns(_ rows: [[String]], rightAligned: Set<Int> = []) {
+func printColumns(_ rows: [[String]], rightAligned: Set<Int> = []) {
   guard let columnCount = rows.first?.count else { return }
   let widths = (0..<columnCount).map { column in rows.map { $0[column].count }.max() ?? 0 }
   for row in rows {

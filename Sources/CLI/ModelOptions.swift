@@ -31,6 +31,9 @@ struct ModelOptions: ParsableArguments {
   @Option(help: "How attention is mapped.")
   var recipe: Recipe = .paper
 
+  @Option(help: ArgumentHelp("A plan of the attention instead of a recipe.", valueName: "file"))
+  var plan: String?
+
   @Option(help: "The type of stored keys and values.")
   var kvType: KVType = .f16
 
@@ -42,6 +45,9 @@ struct ModelOptions: ParsableArguments {
       throw ValidationError("--ratio and --map-layers: expected a small model (-s) to borrow from, found none")
     }
     if ratio != nil, mapLayers != nil { throw ValidationError("expected --ratio or --map-layers, found both") }
+    if plan != nil, ratio != nil || mapLayers != nil {
+      throw ValidationError("expected --plan or a recipe's --ratio or --map-layers, found both")
+    }
     if let threads, !(1...1024).contains(threads) {
       throw ValidationError("--threads: expected 1 to 1024, found \(threads)")
     }
@@ -53,6 +59,10 @@ struct ModelOptions: ParsableArguments {
 
   private var layers: LayerSelection {
     get throws { try mapLayers.map { try LayerSelection(list: $0) } ?? .back(ratio: ratio ?? 0.3) }
+  }
+
+  private var source: MappingSource {
+    get throws { try plan.map { .plan(try PlanFile(path: $0)) } ?? .recipe(PaperRecipe(layers: layers)) }
   }
 
   /// The share of the large model's published layers that are present: below 1 for random weights of few layers.
@@ -81,13 +91,15 @@ struct ModelOptions: ParsableArguments {
     let openedLarge = try open(model)
     let openedSmall = try small.map { try open($0) }
     // What does not fit is said before gigabytes are read.
-    _ = try layers.layers(of: openedLarge.configuration.layerCount)
+    let source = try source
+    try source.check(large: openedLarge, small: openedSmall)
     let large = try load(openedLarge, on: largeBackend)
     let smallModel = try openedSmall.map { try load($0, on: smallBackend) }
-    if let smallModel { try large.requireVocabulary(of: smallModel) }
+    let mapping = try source.mapping(large: large, small: smallModel)
     return LoadedModels(
-      large: large, small: smallModel, recipe: PaperRecipe(layers: try layers), kvType: kvType,
-      loadSeconds: (ContinuousClock.now - start).seconds)
+      large: large, small: smallModel, mapping: mapping, plan: plan,
+      mappedLayers: mapping == nil ? [] : try source.mappedLayers(of: large.decoder.configuration.layerCount),
+      kvType: kvType, loadSeconds: (ContinuousClock.now - start).seconds)
   }
 
   private func open(_ argument: String) throws -> OpenedModel {
@@ -108,13 +120,12 @@ extension KVType: ExpressibleByArgument {}
 struct LoadedModels<B: Backend> {
   let large: LanguageModel<B>
   let small: LanguageModel<B>?
-  let recipe: PaperRecipe
+  let mapping: Session<B>.Mapping?
+  /// The plan file.
+  let plan: String?
+  let mappedLayers: [Int]
   let kvType: KVType
   let loadSeconds: Double
-
-  var lender: Session<B>.Lender? {
-    small.map { Session.Lender(decoder: $0.decoder, recipe: recipe) }
-  }
 
   var sessionOptions: Session<B>.Options {
     var options = Session<B>.Options()
@@ -123,15 +134,14 @@ struct LoadedModels<B: Backend> {
   }
 
   func session() throws -> Session<B> {
-    try Session(decoder: large.decoder, lender: lender, options: sessionOptions)
+    try Session(decoder: large.decoder, mapping: mapping, options: sessionOptions)
   }
 
   /// The conditions that every report states.
-  func conditions() throws -> RunConditions {
+  var conditions: RunConditions {
     let backend = large.decoder.backend.configuration
     return RunConditions(
-      model: large.name, smallModel: small?.name,
-      mappedLayers: small == nil ? [] : try recipe.layers.layers(of: large.decoder.configuration.layerCount),
+      model: large.name, smallModel: small?.name, plan: plan, mappedLayers: mappedLayers,
       weightBytes: large.decoder.weights.byteCount + (small?.decoder.weights.byteCount ?? 0), kvType: kvType,
       loadSeconds: loadSeconds, threads: backend.threads, isa: backend.instructionSet)
   }
@@ -141,6 +151,7 @@ struct LoadedModels<B: Backend> {
 struct RunConditions: Encodable {
   var model: String
   var smallModel: String?
+  var plan: String?
   var mappedLayers: [Int]
   var weightBytes: Int
   var kvType: KVType
@@ -149,7 +160,7 @@ struct RunConditions: Encodable {
   var isa: String
 
   private enum CodingKeys: String, CodingKey {
-    case model, threads, isa
+    case model, plan, threads, isa
     case smallModel = "small_model"
     case mappedLayers = "mapped_layers"
     case weightBytes = "weight_bytes"

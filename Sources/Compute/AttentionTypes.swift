@@ -24,8 +24,11 @@ public enum KVPageLayout {
   /// Consecutive positions in one page, of one KV head.
   public static let positions = KINDRED_PAGE_POSITIONS
 
-  /// Bytes of one page of keys, or of values.
-  public static func byteCount(headDimension: Int, type: KVType) -> Int {
+  /// Consecutive positions in one block: what a near window is cut into.
+  public static let blockPositions = KINDRED_KEY_BLOCK
+
+  /// Bytes of one page of keys, or of values; or of a block of as many `positions`.
+  public static func byteCount(headDimension: Int, type: KVType, positions: Int = positions) -> Int {
     positions * headDimension * type.byteCount
   }
 
@@ -44,16 +47,21 @@ public struct AttentionSegment<Page> {
   public var rows: Range<Int>
   /// The position of the first row; the others follow.
   public var firstPosition: Int
-  /// Pages of keys by KV head; empty for a head that stores none.
+  /// Pages of keys by KV head; empty for a head that stores none, or only near ones.
   public var keys: [[Page]]
-  /// Pages of values by KV head.
+  /// Pages of values by KV head; empty for a head that stores only near ones.
   public var values: [[Page]]
+  /// What KV heads with a near window store in blocks.
+  public var near: [Int: NearPages<Page>]
 
-  public init(rows: Range<Int>, firstPosition: Int, keys: [[Page]], values: [[Page]]) {
+  public init(
+    rows: Range<Int>, firstPosition: Int, keys: [[Page]], values: [[Page]], near: [Int: NearPages<Page>] = [:]
+  ) {
     self.rows = rows
     self.firstPosition = firstPosition
     self.keys = keys
     self.values = values
+    self.near = near
   }
 }
 
@@ -152,33 +160,84 @@ public enum AttentionTiles {
   }
 }
 
+/// The query heads of one KV head that use a lent head.
+public struct Borrower: Sendable, Hashable {
+  /// The KV head whose values the lent rows meet.
+  public var group: Int
+  /// The query heads that take the product, at least one.
+  public var queryHeads: [Int]
+  /// What the product counts for each of `queryHeads`.
+  public var weights: [Float]
+
+  public init(group: Int, queryHeads: [Int], weights: [Float]) {
+    self.group = group
+    self.queryHeads = queryHeads
+    self.weights = weights
+  }
+}
+
 /// One lent head's rows, and whom in the borrowing layer they serve.
 public struct Loan<B: Backend> {
   public var lender: LentHead<B>
-  /// For each KV head of the borrowing layer that uses the rows, the query heads that take the product.
-  public var borrowers: [(group: Int, queryHeads: [Int])]
+  /// The KV heads of the borrowing layer that use the rows, each once.
+  public var borrowers: [Borrower]
 
-  public init(lender: LentHead<B>, borrowers: [(group: Int, queryHeads: [Int])]) {
+  public init(lender: LentHead<B>, borrowers: [Borrower]) {
     self.lender = lender
     self.borrowers = borrowers
   }
 }
 
-/// Attention of a layer with lent rows.
+/// Attention of a layer's mapped KV heads: lent rows, and own keys in near windows.
 public struct BorrowRequest<B: Backend> {
   public var loans: [Loan<B>]
+  /// The KV heads to attend; the others' slices of `output` are left alone.
+  public var groups: [Int]
   /// The borrowing layer's heads.
   public var shape: AttentionShape
-  /// The type of the borrowing layer's values.
+  /// The type of the borrowing layer's keys and values.
   public var type: KVType
-  /// `[rows, H · D]`; the slices of heads that borrow nothing are left alone.
+  /// `[rows, H · D]`.
   public var output: B.Tensor
+  /// The borrowing layer's rotated queries, `[rows, H · D]`; read for KV heads with a near window.
+  public var query: B.Tensor?
+  /// Room for products of lent rows and values, `[rows, at least D for each (loan, borrower)]`; used where weights are
+  /// not all 1 or KV heads have a near window.
+  public var products: B.Tensor?
 
-  public init(loans: [Loan<B>], shape: AttentionShape, type: KVType, output: B.Tensor) {
+  public init(
+    loans: [Loan<B>], groups: [Int], shape: AttentionShape, type: KVType, output: B.Tensor, query: B.Tensor? = nil,
+    products: B.Tensor? = nil
+  ) {
     self.loans = loans
+    self.groups = groups
     self.shape = shape
     self.type = type
     self.output = output
+    self.query = query
+    self.products = products
+  }
+
+  /// Whether every query head takes one lent head's rows as they are, so that products are outputs.
+  var isPlain: Bool {
+    let borrowers = loans.flatMap(\.borrowers)
+    let heads = borrowers.flatMap(\.queryHeads)
+    return borrowers.allSatisfy { $0.weights.allSatisfy { $0 == 1 } }
+      && heads.count == groups.count * shape.groupSize && Set(heads).count == heads.count
+  }
+
+  /// The same loans with an output for each (loan, borrower), in order, instead of for each query head.
+  func separated(into products: B.Tensor) -> BorrowRequest {
+    var separated = self
+    separated.output = products
+    var count = 0
+    for index in loans.indices {
+      separated.loans[index].borrowers = loans[index].borrowers.map { borrower in
+        defer { count += 1 }
+        return Borrower(group: borrower.group, queryHeads: [count], weights: [1])
+      }
+    }
+    return separated
   }
 
   /// Kept rows by the KV head that uses them; loans without are left out.

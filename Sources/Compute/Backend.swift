@@ -34,8 +34,8 @@ public protocol Backend: AnyObject, Sendable {
   func makeMatrix(
     type: TensorType, rows: Int, columns: Int, bytes: UnsafeRawBufferPointer
   ) throws(ComputeError) -> Matrix
-  /// Allocates a page.
-  func makePage(headDimension: Int, type: KVType) throws(ComputeError) -> Page
+  /// Allocates a zeroed page, or a block of as many `positions`.
+  func makePage(headDimension: Int, type: KVType, positions: Int) throws(ComputeError) -> Page
   /// Copies host values over the first rows of `tensor`.
   func write(_ values: [Float], to tensor: Tensor)
   /// Copies rows to the host, row after row.
@@ -65,14 +65,23 @@ public protocol Backend: AnyObject, Sendable {
 
   // MARK: Attention
 
-  /// Writes each row's keys or values, `[rows, kvHeads · headDimension]`, into the pages of its position.
+  /// Writes each row's keys or values, `[rows, kvHeads · headDimension]`, into the pages, or the blocks, of its position.
   func store(_ tensor: Tensor, as part: KVPart, in segments: [AttentionSegment<Page>], type: KVType)
   /// Causal attention of each row over the keys and values at and before its position, for the listed KV heads.
   func attend(_ request: AttentionRequest<Self>, segments: [AttentionSegment<Page>])
   /// The post-softmax rows of one lent head, as tiles (see ``AttentionTiles``).
   func probabilities(of head: LentHead<Self>, segments: [AttentionSegment<Page>]) throws(ComputeError) -> Tensor
-  /// Attention whose weights are lent by another pass: for each loan, lent rows times this model's values.
+  /// Attention whose weights are lent by another pass: for each loan, lent rows times this model's values. For a KV head
+  /// with a near window that holds at far positions alone; with `m` the sum of a row's far weights, its own softmax over
+  /// near positions counts `max(0, 1 − m)`.
   func attend(_ request: BorrowRequest<Self>, segments: [AttentionSegment<Page>])
+}
+
+extension Backend {
+  /// Allocates a page of ``KVPageLayout/positions``.
+  public func makePage(headDimension: Int, type: KVType) throws(ComputeError) -> Page {
+    try makePage(headDimension: headDimension, type: type, positions: KVPageLayout.positions)
+  }
 }
 
 /// What a report says about a backend.

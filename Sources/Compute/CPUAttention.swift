@@ -19,6 +19,7 @@ extension CPUBackend {
   public func store(
     _ tensor: Tensor, as part: KVPart, in segments: [AttentionSegment<Page>], type: KVType
   ) {
+    storeNear(tensor, as: part, in: segments, type: type)
     let store = part == .keys ? kernels.store_key : kernels.store_value
     for segment in segments {
       let heads = part == .keys ? segment.keys : segment.values
@@ -307,7 +308,7 @@ extension CPUBackend {
   }
 
   /// Recomputes one tile `[rows, 64]` of a lent head's post-softmax map.
-  private func tile(
+  func tile(
     of head: LentHead<CPUBackend>, block: Block, segment: AttentionSegment<Page>, page: Int,
     into tile: UnsafeMutablePointer<Float>
   ) {
@@ -331,7 +332,8 @@ extension CPUBackend {
 
   // MARK: Borrowed attention
 
-  public func attend(_ request: BorrowRequest<CPUBackend>, segments: [AttentionSegment<Page>]) {
+  /// Lent rows at all positions times values: the output of every query head that borrows.
+  func multiplyLent(_ request: BorrowRequest<CPUBackend>, segments: [AttentionSegment<Page>]) {
     if borrowInTiles(request, segments: segments) { return }
     // With kept rows nothing but values is shared, so each KV head is a piece of work of its own; without, a tile is
     // computed once for all KV heads that use it.

@@ -46,13 +46,13 @@ public final class CPUBackend: Backend {
     }
   }
 
-  /// Keys or values of 64 positions.
+  /// Keys or values of 64 positions, or of a block.
   public final class Page {
     let memory: AlignedBuffer
 
-    init(headDimension: Int, type: KVType) throws(ComputeError) {
+    init(headDimension: Int, type: KVType, positions: Int) throws(ComputeError) {
       memory = try AlignedBuffer(
-        byteCount: KVPageLayout.byteCount(headDimension: headDimension, type: type))
+        byteCount: KVPageLayout.byteCount(headDimension: headDimension, type: type, positions: positions))
     }
   }
 
@@ -88,8 +88,8 @@ public final class CPUBackend: Backend {
     try Activations(rows: rows, columns: columns)
   }
 
-  public func makePage(headDimension: Int, type: KVType) throws(ComputeError) -> Page {
-    try Page(headDimension: headDimension, type: type)
+  public func makePage(headDimension: Int, type: KVType, positions: Int) throws(ComputeError) -> Page {
+    try Page(headDimension: headDimension, type: type, positions: positions)
   }
 
   public func makeMatrix(

@@ -72,8 +72,10 @@ public final class ProfilingBackend<Base: Backend>: Backend {
       matrix, shape: MatrixShape(type: type, outputs: rows, inputs: columns, byteCount: base.byteCount(of: matrix)))
   }
 
-  public func makePage(headDimension: Int, type: KVType) throws(ComputeError) -> Page {
-    try timed(.allocate) { () throws(ComputeError) in try base.makePage(headDimension: headDimension, type: type) }
+  public func makePage(headDimension: Int, type: KVType, positions: Int) throws(ComputeError) -> Page {
+    try timed(.allocate) { () throws(ComputeError) in
+      try base.makePage(headDimension: headDimension, type: type, positions: positions)
+    }
   }
 
   public func write(_ values: [Float], to tensor: Tensor) {
@@ -159,7 +161,8 @@ public final class ProfilingBackend<Base: Backend>: Backend {
   public func attend(_ request: BorrowRequest<ProfilingBackend>, segments: [AttentionSegment<Page>]) {
     let forwarded = BorrowRequest<Base>(
       loans: request.loans.map { Loan(lender: Self.forwarded($0.lender), borrowers: $0.borrowers) },
-      shape: request.shape, type: request.type, output: request.output)
+      groups: request.groups, shape: request.shape, type: request.type, output: request.output, query: request.query,
+      products: request.products)
     timed(.borrow) { base.attend(forwarded, segments: segments) }
   }
 

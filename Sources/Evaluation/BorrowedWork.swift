@@ -10,8 +10,9 @@ import KindredTransformer
 /// The share of each part's work that remains when a plan is in force.
 ///
 /// A mapped layer computes no queries and keys, rotates none and stores no keys. In prefill, where arithmetic bounds,
-/// `2 · n · H · D` operations of QKᵀ become `2 · n · d` for each distinct small head, and as many of PV become
-/// `2 · n · D` for each distinct (small head, KV group). In decode, where memory bounds, the bytes of keys go.
+/// `2 · n · H · D` operations of QKᵀ become `2 · n · d` for each distinct lent head, and as many of PV become
+/// `2 · n · D` for each distinct (lent head, KV group). In decode, where memory bounds, the bytes of keys go, and those
+/// of values where far positions count nothing. Near windows do not grow with the context and are left out.
 public struct BorrowedWork: Sendable {
   /// The steps whose work is counted.
   public enum Steps: Sendable, Hashable {
@@ -53,8 +54,8 @@ public struct BorrowedWork: Sendable {
 
   /// The share of layers that use no queries and keys of their own.
   private var mappedLayerShare: Double {
-    let mapped = plan.sources.indices.filter { plan.ownGroups(layer: $0).isEmpty }.count
-    return Double(mapped) / Double(plan.sources.count)
+    let mapped = plan.units.indices.filter { !plan.usesKeys(layer: $0) }.count
+    return Double(mapped) / Double(plan.units.count)
   }
 
   /// The share of rows that run mapped.
@@ -85,16 +86,27 @@ public struct BorrowedWork: Sendable {
 
   /// What attention takes of a mapped row, of an unmapped row's, over all layers.
   private func attentionShare(_ steps: Steps) -> Double {
-    let layers = plan.sources.indices.map { layer in
-      let own = Double(plan.ownGroups(layer: layer).count)
-      let groups = Double(shape.kvHeads)
-      if steps == .decode { return (2 * own + (groups - own)) / (2 * groups) }
-      let loans = plan.loans(layer: layer)
+    let layers = plan.units.indices.map { layer in
+      if steps == .decode { return plan.units[layer].reduce(0) { $0 + Self.byteShare($1) } / Double(shape.kvHeads) }
+      let loans = plan.loans(layer: layer, groupSize: shape.groupSize)
+      let tiles = loans.reduce(0) { sum, loan in
+        if case .small = loan.lender { sum + smallDimension } else { sum + shape.headDimension }
+      }
       let products = loans.reduce(0) { $0 + $1.borrowers.count }
-      let ownWork = 2 * own * Double(shape.groupSize * shape.headDimension)
-      let borrowedWork = Double(loans.count * smallDimension + products * shape.headDimension)
-      return (ownWork + borrowedWork) / Double(2 * shape.queryHeads * shape.headDimension)
+      let own = plan.ownGroups(layer: layer).count
+      let ownWork = 2 * own * shape.groupSize * shape.headDimension
+      return Double(ownWork + tiles + products * shape.headDimension)
+        / Double(2 * shape.queryHeads * shape.headDimension)
     }
     return layers.reduce(0, +) / Double(layers.count)
+  }
+
+  /// What a unit reads of keys and values at far positions, of an ordinary unit's.
+  private static func byteShare(_ unit: AttentionPlan.Unit) -> Double {
+    switch unit {
+    case .own: 1
+    case .mapped(_, .nothing): 0
+    case .mapped: 0.5
+    }
   }
 }

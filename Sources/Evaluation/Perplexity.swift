@@ -99,22 +99,22 @@ public struct PerplexityError: Error, Sendable, CustomStringConvertible {
 /// Evaluates perplexity.
 public struct PerplexityEvaluation<B: Backend> {
   private let model: LanguageModel<B>
-  private let lender: Session<B>.Lender?
+  private let mapping: Session<B>.Mapping?
   private let options: PerplexityOptions
   private let sessionOptions: Session<B>.Options
 
   /// - Parameters:
   ///   - model: the model.
-  ///   - lender: where attention is borrowed, the small model and its recipe; the unmapped model is then measured,
+  ///   - mapping: where attention is borrowed, the small model and its recipe; the unmapped model is then measured,
   ///     too.
   ///   - options: what is scored.
   ///   - sessionOptions: how the models run.
   public init(
-    _ model: LanguageModel<B>, lender: Session<B>.Lender? = nil, options: PerplexityOptions,
+    _ model: LanguageModel<B>, mapping: Session<B>.Mapping? = nil, options: PerplexityOptions,
     sessionOptions: Session<B>.Options = .init()
   ) {
     self.model = model
-    self.lender = lender
+    self.mapping = mapping
     self.options = options
     self.sessionOptions = sessionOptions
   }
@@ -133,7 +133,7 @@ public struct PerplexityEvaluation<B: Backend> {
     var result: PerplexityResult?
     for (number, window) in windows.enumerated() {
       let kv = try run(Array(tokens[window]), scored: options.scored(inWindow: number, length: window.count), &totals)
-      let soFar = totals.result(windows: number + 1, kv: kv, isMapped: lender != nil)
+      let soFar = totals.result(windows: number + 1, kv: kv, isMapped: mapping != nil)
       result = soFar
       progress(number + 1, windows.count, soFar)
     }
@@ -147,8 +147,8 @@ public struct PerplexityEvaluation<B: Backend> {
   /// Runs one window; where attention is borrowed, the unmapped model goes along chunk by chunk, so that the
   /// predictions of a chunk are all that must be held.
   private func run(_ tokens: [Int32], scored: Range<Int>, _ totals: inout Totals) throws -> KVBytes {
-    let session = try Session(decoder: model.decoder, lender: lender, options: sessionOptions)
-    let unmapped = try lender.map { _ in try Session(decoder: model.decoder, options: sessionOptions) }
+    let session = try Session(decoder: model.decoder, mapping: mapping, options: sessionOptions)
+    let unmapped = try mapping.map { _ in try Session(decoder: model.decoder, options: sessionOptions) }
     for start in stride(from: 0, to: tokens.count, by: options.chunk) {
       let chunk = Array(tokens[start..<min(start + options.chunk, tokens.count)])
       // Row i predicts token i + 1.

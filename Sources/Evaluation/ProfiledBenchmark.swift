@@ -35,10 +35,10 @@ struct ProfiledRunner<Base: Backend> {
   private let small: ProfilingBackend<Base>?
   private let runner: SpeedRunner<ProfilingBackend<Base>>
 
-  init(_ model: Model, lender: ModelSession.Lender?, options: SpeedOptions, sessionOptions: ModelSession.Options) {
+  init(_ model: Model, mapping: ModelSession.Mapping?, options: SpeedOptions, sessionOptions: ModelSession.Options) {
     large = model.decoder.backend
-    small = lender?.decoder.backend
-    runner = SpeedRunner(model, lender: lender, options: options, sessionOptions: sessionOptions)
+    small = mapping?.small?.backend
+    runner = SpeedRunner(model, mapping: mapping, options: options, sessionOptions: sessionOptions)
   }
 
   /// Runs one repetition; of its phases, those of the first prompt and of decode are kept.
@@ -77,23 +77,23 @@ public struct ProfiledBenchmark<Base: Backend> {
   public typealias ModelSession = Session<ProfilingBackend<Base>>
 
   private let model: Model
-  private let lender: ModelSession.Lender?
+  private let mapping: ModelSession.Mapping?
   private let options: SpeedOptions
   private let runner: ProfiledRunner<Base>
 
   /// - Parameters:
   ///   - model: a model on a backend of its own.
-  ///   - lender: the small model of a pair, on another profiling backend over the same base.
+  ///   - mapping: the small model of a pair, on another profiling backend over the same base.
   ///   - options: what is measured.
   ///   - sessionOptions: how sessions run.
   public init(
-    _ model: Model, lender: ModelSession.Lender? = nil, options: SpeedOptions,
+    _ model: Model, mapping: ModelSession.Mapping? = nil, options: SpeedOptions,
     sessionOptions: ModelSession.Options = .init()
   ) {
     self.model = model
-    self.lender = lender
+    self.mapping = mapping
     self.options = options
-    runner = ProfiledRunner(model, lender: lender, options: options, sessionOptions: sessionOptions)
+    runner = ProfiledRunner(model, mapping: mapping, options: options, sessionOptions: sessionOptions)
   }
 
   /// Runs all repetitions.
@@ -122,8 +122,8 @@ public struct ProfiledBenchmark<Base: Backend> {
           StepProfile($0.large, of: large, steps: options.repeats, otherSeconds: $0.otherSeconds)
         },
         decode: StepProfile(decode.large, of: large, steps: tokens, otherSeconds: decode.otherSeconds)),
-      small: lender.map { lender in
-        let small = lender.decoder.configuration
+      small: mapping?.small.map { small in
+        let small = small.configuration
         return SpeedProfile.OfModel(
           prefill: sums[.firstPrompt].map {
             StepProfile($0.small, of: small, steps: options.repeats, otherSeconds: 0)

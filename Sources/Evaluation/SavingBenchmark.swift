@@ -112,7 +112,7 @@ public struct SavingBenchmark<Base: Backend> {
   public typealias ModelSession = Session<ProfilingBackend<Base>>
 
   private let model: Model
-  private let lender: ModelSession.Lender
+  private let mapping: ModelSession.Mapping
   private let options: SpeedOptions
   private let smallShare: Double
   private let alone: ProfiledRunner<Base>
@@ -120,20 +120,20 @@ public struct SavingBenchmark<Base: Backend> {
 
   /// - Parameters:
   ///   - model: the large model, on a backend of its own.
-  ///   - lender: the small model, on another profiling backend over the same base.
+  ///   - mapping: the small model, on another profiling backend over the same base.
   ///   - smallShare: the share at which the small model's time is counted.
   ///   - options: what is measured.
   ///   - sessionOptions: how sessions run.
   public init(
-    _ model: Model, lender: ModelSession.Lender, smallShare: Double, options: SpeedOptions,
+    _ model: Model, mapping: ModelSession.Mapping, smallShare: Double, options: SpeedOptions,
     sessionOptions: ModelSession.Options = .init()
   ) {
     self.model = model
-    self.lender = lender
+    self.mapping = mapping
     self.options = options
     self.smallShare = smallShare
-    alone = ProfiledRunner(model, lender: nil, options: options, sessionOptions: sessionOptions)
-    pair = ProfiledRunner(model, lender: lender, options: options, sessionOptions: sessionOptions)
+    alone = ProfiledRunner(model, mapping: nil, options: options, sessionOptions: sessionOptions)
+    pair = ProfiledRunner(model, mapping: mapping, options: options, sessionOptions: sessionOptions)
   }
 
   /// Runs all repetitions.
@@ -141,37 +141,38 @@ public struct SavingBenchmark<Base: Backend> {
   /// - Parameter progress: called before each repetition with its number, 0 for the unmeasured one.
   /// - Throws: ``NoSaving`` where the sequences are too short for a map.
   public func run(progress: (Int) -> Void = { _ in }) throws -> SavingResult {
-    var plan = AttentionPlan(sources: [])
+    var plan = AttentionPlan(units: [])
     var comparisons: [SpeedPhase: [Comparison]] = [:]
     for repetition in 0...options.repeats {
       progress(repetition)
       let unmapped = try alone.measure(seed: repetition).phases
       let (sample, mapped) = try pair.measure(seed: repetition)
       plan = sample.plan
-      guard !plan.lentHeads.isEmpty else { throw NoSaving(tokens: options.depth ?? options.promptTokens) }
+      guard !plan.mappedUnits.isEmpty else { throw NoSaving(tokens: options.depth ?? options.promptTokens) }
       guard repetition > 0 else { continue }
       for (phase, profile) in mapped {
         guard let before = unmapped[phase], let steps = steps(of: phase) else { continue }
         let work = BorrowedWork(
           plan: plan, shape: model.decoder.configuration.attention,
-          smallDimension: lender.decoder.configuration.attention.headDimension)
+          smallDimension: mapping.small?.configuration.attention.headDimension ?? 0)
         comparisons[phase, default: []].append(
           Comparison(
             unmapped: before, mapped: profile, model: model.decoder.configuration, smallShare: smallShare,
             remaining: { work.remaining($0, in: steps, products: $1) }))
       }
     }
-    let loans = plan.sources.indices.flatMap { plan.loans(layer: $0) }
+    let groupSize = model.decoder.configuration.attention.groupSize
+    let loans = plan.units.indices.flatMap { plan.loans(layer: $0, groupSize: groupSize) }
     return SavingResult(
       ttft: comparisons[.firstPrompt].map { Saving($0, steps: 1) },
       tpot: Saving(comparisons[.decode] ?? [], steps: options.generatedTokens - 1), smallShare: smallShare,
-      mappedLayers: Set(plan.borrowedUnits.map(\.layer)).count, lentHeads: plan.lentHeads.count,
+      mappedLayers: Set(plan.mappedUnits.map(\.layer)).count, lentHeads: plan.lentHeads.count,
       distinctProducts: loans.reduce(0) { $0 + $1.borrowers.count })
   }
 
   private func steps(of phase: SpeedPhase) -> BorrowedWork.Steps? {
     switch phase {
-    case .firstPrompt: .prefill(tokens: options.promptTokens, unmapped: lender.recipe.establishmentTokens)
+    case .firstPrompt: .prefill(tokens: options.promptTokens, unmapped: mapping.unmappedTokens)
     case .decode: .decode
     case .preparation, .otherPrompts: nil
     }

@@ -135,10 +135,10 @@ public struct SpeedBenchmark<B: Backend> {
   private let options: SpeedOptions
 
   public init(
-    _ model: LanguageModel<B>, lender: Session<B>.Lender? = nil, options: SpeedOptions,
+    _ model: LanguageModel<B>, mapping: Session<B>.Mapping? = nil, options: SpeedOptions,
     sessionOptions: Session<B>.Options = .init()
   ) {
-    runner = SpeedRunner(model, lender: lender, options: options, sessionOptions: sessionOptions)
+    runner = SpeedRunner(model, mapping: mapping, options: options, sessionOptions: sessionOptions)
     self.options = options
   }
 

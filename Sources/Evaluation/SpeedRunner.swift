@@ -32,7 +32,7 @@ struct SpeedSample {
 /// Runs repetitions for a model alone or a pair.
 final class SpeedRunner<B: Backend> {
   private let model: LanguageModel<B>
-  private let lender: Session<B>.Lender?
+  private let mapping: Session<B>.Mapping?
   private let options: SpeedOptions
   private let sessionOptions: Session<B>.Options
   /// Ids below it are in both vocabularies.
@@ -41,14 +41,14 @@ final class SpeedRunner<B: Backend> {
   private var deepSession: Session<B>?
 
   init(
-    _ model: LanguageModel<B>, lender: Session<B>.Lender?, options: SpeedOptions, sessionOptions: Session<B>.Options
+    _ model: LanguageModel<B>, mapping: Session<B>.Mapping?, options: SpeedOptions, sessionOptions: Session<B>.Options
   ) {
     self.model = model
-    self.lender = lender
+    self.mapping = mapping
     self.options = options
     self.sessionOptions = sessionOptions
     vocabulary = min(
-      model.decoder.configuration.vocabularySize, lender?.decoder.configuration.vocabularySize ?? .max)
+      model.decoder.configuration.vocabularySize, mapping?.small?.configuration.vocabularySize ?? .max)
   }
 
   /// Runs one repetition.
@@ -61,7 +61,7 @@ final class SpeedRunner<B: Backend> {
     let prompts = self.prompts(count: options.batch, tokens: options.promptTokens, seed: seed)
     // Setting up a session is part of the time to first token; that is how a user meets it.
     let start = ContinuousClock.now
-    let session = try Session(decoder: model.decoder, lender: lender, options: sessionOptions)
+    let session = try Session(decoder: model.decoder, mapping: mapping, options: sessionOptions)
     var next = [mostLikely(try session.append(prompts[0]))]
     let ttft = (ContinuousClock.now - start).seconds
     phaseEnded(.firstPrompt)
@@ -84,13 +84,15 @@ final class SpeedRunner<B: Backend> {
     let kv = session.kvBytes
     phaseEnded(.decode)
     for line in 0..<options.batch { session.truncate(line, to: depth) }
+    // With near windows a session cannot go back.
+    if session.tokens.count < depth { deepSession = nil }
     return SpeedSample(decode: decode, kv: kv, plan: session.plan)
   }
 
   /// A session whose sequences are `depth` tokens long. Where weights are random, so are the keys and values after a
   /// first pass, which establishes the map.
   private func makeSession(depth: Int) throws -> Session<B> {
-    let session = try Session(decoder: model.decoder, lender: lender, options: sessionOptions)
+    let session = try Session(decoder: model.decoder, mapping: mapping, options: sessionOptions)
     for _ in 1..<options.batch { session.addSequence() }
     let isRandom = model.tokenizer == nil
     let first = min(depth, sessionOptions.chunkRows)

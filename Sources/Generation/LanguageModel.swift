@@ -1,6 +1,7 @@
 // A model with all that turns text into text: decoder, tokenizer, chat format.
 
 import Foundation
+import KindredAttentionMapping
 import KindredCompute
 import KindredTokenization
 import KindredTransformer
@@ -27,6 +28,11 @@ public struct LanguageModel<B: Backend>: Sendable {
     tokenizer = try model.file.map { try Tokenizer(file: $0) }
     chatTemplate = try model.file.flatMap { try ChatFormat.template(in: $0) }
     decoder = try DecoderModel(model, backend: backend, progress: progress)
+  }
+
+  /// The model as a plan file names it.
+  public var planned: PlannedModel {
+    PlannedModel(name: name, configuration: decoder.configuration, vocabulary: tokenizer?.vocabularyHash)
   }
 
   /// Refuses a small model whose token ids do not mean the same.

@@ -25,19 +25,22 @@ public final class ModelPair: Sendable {
   public let large: LanguageModel<CPUBackend>
   /// `nil` where the large model runs alone.
   public let small: LanguageModel<CPUBackend>?
-  private let recipe: PaperRecipe?
+  private let mapping: Session<CPUBackend>.Mapping?
   private let kvType: KVType
   private let lastStatistics = Mutex<GenerationStatistics?>(nil)
 
   /// How attention is borrowed.
   public struct Plan: Sendable {
-    let recipe: PaperRecipe
+    let source: @Sendable () throws -> MappingSource
 
     /// IAM's recipe: the last `ratio` of the layers take the maps of the most alike small heads.
-    public static func paper(ratio: Double) -> Plan { Plan(recipe: PaperRecipe(layers: .back(ratio: ratio))) }
+    public static func paper(ratio: Double) -> Plan { Plan { .recipe(PaperRecipe(layers: .back(ratio: ratio))) } }
 
     /// IAM's recipe for the listed layers.
-    public static func paper(layers: [Int]) -> Plan { Plan(recipe: PaperRecipe(layers: .explicit(layers))) }
+    public static func paper(layers: [Int]) -> Plan { Plan { .recipe(PaperRecipe(layers: .explicit(layers))) } }
+
+    /// The plan in the file at `path`.
+    public static func file(_ path: String) -> Plan { Plan { .plan(try PlanFile(path: path)) } }
   }
 
   /// Loads models from files or folders.
@@ -49,7 +52,7 @@ public final class ModelPair: Sendable {
   ///   - kvType: the type of stored keys and values.
   ///   - threads: threads to compute with; one for each physical core by default.
   /// - Throws: `ModelFileError`, `ComputeError`, `TokenizerError`; `VocabularyMismatch` for models of different
-  ///   series; `LayerSelection.SelectionError` for a plan that does not fit the large model.
+  ///   series; `LayerSelection.SelectionError` or `PlanError` for a plan that does not fit the models.
   public init(
     largeAt largePath: String, smallAt smallPath: String? = nil, plan: Plan = .paper(ratio: 0.3),
     kvType: KVType = .f16, threads: Int? = nil
@@ -57,11 +60,11 @@ public final class ModelPair: Sendable {
     let backend = try CPUBackend(threads: threads)
     let openedLarge = try OpenedModel(path: largePath)
     let openedSmall = try smallPath.map { try OpenedModel(path: $0) }
-    _ = try plan.recipe.layers.layers(of: openedLarge.configuration.layerCount)
+    let source = try plan.source()
+    try source.check(large: openedLarge, small: openedSmall)
     large = try LanguageModel(openedLarge, backend: backend)
     small = try openedSmall.map { try LanguageModel($0, backend: backend) }
-    if let small { try large.requireVocabulary(of: small) }
-    recipe = small == nil ? nil : plan.recipe
+    mapping = try source.mapping(large: large, small: small)
     self.kvType = kvType
   }
 
@@ -100,8 +103,7 @@ public final class ModelPair: Sendable {
     let tokens = try tokenizer.promptTokens(prompt)
     var sessionOptions = Session<CPUBackend>.Options()
     sessionOptions.kvType = kvType
-    let lender = small.flatMap { small in recipe.map { Session.Lender(decoder: small.decoder, recipe: $0) } }
-    let session = try Session(decoder: large.decoder, lender: lender, options: sessionOptions)
+    let session = try Session(decoder: large.decoder, mapping: mapping, options: sessionOptions)
     return try TextGeneration(session: session, tokenizer: tokenizer, options: options)
       .run(tokens, isCancelled: { cancelled.isSet }, onText: onText)
   }

@@ -1,8 +1,9 @@
 // Sequences being read and continued, by a model alone or with attention borrowed from a small one: the running part
 // of IAM (ALGORITHMS §1 of the design).
 //
-// The small model goes first over each chunk of rows, the large one follows and borrows. The first τ_t tokens run
-// unmapped in both and establish the map; the keys of mapped layers are then dropped.
+// The small model goes first over each chunk of rows, the large one follows and borrows. By a recipe the first τ_t
+// tokens run unmapped in both and establish the map; the keys of mapped layers are then dropped. A plan made beforehand
+// holds from the first token on.
 
 import KindredAttention
 import KindredAttentionMapping
@@ -12,7 +13,7 @@ import KindredTransformer
 
 /// One or several sequences and the state that one or two models need to continue them.
 ///
-/// A session begins with one empty sequence, number 0. With a lender the map is established on the first tokens of
+/// A session begins with one empty sequence, number 0. By a recipe the map is established on the first tokens of
 /// sequence 0 and holds for all of them.
 ///
 /// Not `Sendable`: one thread uses it at a time.
@@ -27,14 +28,24 @@ public final class Session<B: Backend> {
     public init() {}
   }
 
-  /// A lending model and how its attention is mapped.
-  public struct Lender {
-    public var decoder: DecoderModel<B>
-    public var recipe: PaperRecipe
+  /// Where the large model's attention comes from.
+  public enum Mapping: Sendable {
+    /// From a small model, as a recipe finds on the first tokens.
+    case established(small: DecoderModel<B>, recipe: PaperRecipe)
+    /// As a plan says that was made beforehand; `small` is `nil` where the plan uses no small head.
+    case planned(small: DecoderModel<B>?, plan: AttentionPlan)
 
-    public init(decoder: DecoderModel<B>, recipe: PaperRecipe) {
-      self.decoder = decoder
-      self.recipe = recipe
+    /// The lending model.
+    public var small: DecoderModel<B>? {
+      switch self {
+      case .established(let small, _): small
+      case .planned(let small, _): small
+      }
+    }
+
+    /// Tokens of the first prompt that run unmapped, at most.
+    public var unmappedTokens: Int {
+      if case .established(_, let recipe) = self { recipe.establishmentTokens } else { 0 }
     }
   }
 
@@ -44,11 +55,12 @@ public final class Session<B: Backend> {
   public private(set) var plan: AttentionPlan
 
   private let decoder: DecoderModel<B>
-  private let lender: Lender?
+  private let lender: DecoderModel<B>?
   private let options: Options
   private let state: RunState<B>
+  private let smallState: RunState<B>?
   private var lines: [Line] = []
-  private var small: SmallState?
+  private var phase = Phase.unmapped
 
   /// A sequence: its tokens, and its number in each model's cache.
   private struct Line {
@@ -57,65 +69,81 @@ public final class Session<B: Backend> {
     let small: Int
   }
 
-  /// What the lending model holds.
-  private struct SmallState {
-    let state: RunState<B>
-    var phase: Phase
-  }
-
-  /// What is recorded of the two models' attention.
+  /// What is recorded of the models' attention.
   private enum Phase {
+    /// Nothing: the large model runs alone.
+    case unmapped
     /// All layers of both models, until there are enough tokens for a map.
-    case establishing(large: LentAttention<B>, small: LentAttention<B>)
-    /// The layers of the small model that the plan uses.
-    case borrowing(LentAttention<B>)
+    case establishing(PaperRecipe, large: LentAttention<B>, small: LentAttention<B>)
+    /// The heads that the plan uses.
+    case mapped(Borrowing<B>)
   }
 
   /// Starts with one empty sequence.
   ///
-  /// With a recipe that maps no layer the small model does not run at all.
+  /// With a recipe or a plan that maps nothing, or a plan that uses no small head, the small model does not run at all.
   ///
   /// - Throws: `ComputeError` where memory is lacking, `LayerSelection.SelectionError` for layers that the large
-  ///   model does not have.
-  public init(decoder: DecoderModel<B>, lender: Lender? = nil, options: Options = Options()) throws {
+  ///   model does not have, `PlanError` for a plan that does not fit the models.
+  public init(decoder: DecoderModel<B>, mapping: Mapping? = nil, options: Options = Options()) throws {
     self.decoder = decoder
     self.options = options
     let configuration = decoder.configuration
     let rows = max(1, min(options.chunkRows, configuration.contextLength))
-    plan = .own(layers: configuration.layerCount, kvHeads: configuration.attention.kvHeads)
+    let own = AttentionPlan.own(layers: configuration.layerCount, kvHeads: configuration.attention.kvHeads)
+    plan = own
     state = try RunState(configuration, backend: decoder.backend, rowCapacity: rows, kvType: options.kvType)
-    self.lender = try lender.flatMap { lender in
-      try lender.recipe.layers.layers(of: configuration.layerCount).isEmpty ? nil : lender
+    lender = try mapping.flatMap { try Self.lender(of: $0, for: configuration) }
+    smallState = try lender.map {
+      try RunState($0.configuration, backend: $0.backend, rowCapacity: rows, kvType: options.kvType)
     }
-    if let lender = self.lender { small = try establishing(lender, rowCapacity: rows) }
+    switch mapping {
+    case .established(_, let recipe): try establish(recipe)
+    case .planned(_, let plan) where plan != own: try adopt(plan)
+    case .planned, nil: break
+    }
     addSequence()
   }
 
-  /// The state of a lending model before the map is established: all layers of both models are recorded.
-  private func establishing(_ lender: Lender, rowCapacity: Int) throws(ComputeError) -> SmallState {
-    let smallState = try RunState(
-      lender.decoder.configuration, backend: lender.decoder.backend, rowCapacity: rowCapacity,
-      kvType: options.kvType)
+  /// The small model, where it has to run.
+  private static func lender(of mapping: Mapping, for large: DecoderConfiguration) throws -> DecoderModel<B>? {
+    switch mapping {
+    case .established(let small, let recipe):
+      return try recipe.layers.layers(of: large.layerCount).isEmpty ? nil : small
+    case .planned(let small, let plan):
+      try plan.validate(large: large.shape, small: small?.configuration.shape)
+      return plan.lenderDepth > 0 ? small : nil
+    }
+  }
+
+  /// Records all layers of both models from now on.
+  private func establish(_ recipe: PaperRecipe) throws(ComputeError) {
+    guard let lender, let smallState else { return }
     func record(_ model: DecoderModel<B>, _ store: KVStore<B>) throws(ComputeError) -> LentAttention<B> {
       try LentAttention(
         backend: model.backend, store: store, layers: 0..<model.configuration.layerCount,
-        rowCapacity: lender.recipe.establishmentTokens)
+        rowCapacity: recipe.establishmentTokens)
     }
-    return SmallState(
-      state: smallState,
-      phase: .establishing(
-        large: try record(decoder, state.store), small: try record(lender.decoder, smallState.store)))
+    phase = .establishing(recipe, large: try record(decoder, state.store), small: try record(lender, smallState.store))
+  }
+
+  /// Runs by a plan from now on, and drops what it makes superfluous.
+  private func adopt(_ newPlan: AttentionPlan) throws(ComputeError) {
+    plan = newPlan
+    state.store.adopt(plan)
+    smallState?.store.lend(for: plan)
+    phase = .mapped(try Borrowing(plan, large: state.store, small: smallState?.store, rowCapacity: state.rowCapacity))
   }
 
   /// Positions that both models can hold.
   public var contextLength: Int {
-    min(decoder.configuration.contextLength, lender?.decoder.configuration.contextLength ?? .max)
+    min(decoder.configuration.contextLength, lender?.configuration.contextLength ?? .max)
   }
 
   /// Adds an empty sequence and returns its number.
   @discardableResult
   public func addSequence() -> Int {
-    lines.append(Line(large: state.store.addSequence(), small: small?.state.store.addSequence() ?? 0))
+    lines.append(Line(large: state.store.addSequence(), small: smallState?.store.addSequence() ?? 0))
     return lines.count - 1
   }
 
@@ -160,7 +188,7 @@ public final class Session<B: Backend> {
   /// - Returns: the logits that follow, `[sequences, vocabulary]`.
   public func step(_ next: [Int32]) throws -> [Float] {
     precondition(next.count == lines.count, "one token for each sequence")
-    if case .establishing = small?.phase {
+    if case .establishing = phase {
       // The record is of sequence 0 alone.
       return try next.indices.flatMap { try append([next[$0]], to: $0) }
     }
@@ -168,31 +196,35 @@ public final class Session<B: Backend> {
     return decoder.logits(rows: next.indices, state: state)
   }
 
-  /// Forgets the tokens of a sequence from `count` on, so that another continuation can be read.
+  /// Forgets the tokens of a sequence from `count` on, so that another continuation can be read; all of its tokens
+  /// where a near window no longer has the keys that the next token needs.
   ///
   /// A map that is established stays, also where the tokens that established it are forgotten.
   public func truncate(_ line: Int = 0, to count: Int) {
     guard count < lines[line].tokens.count else { return }
-    lines[line].tokens.removeSubrange(count...)
-    state.store.truncate(lines[line].large, to: count)
-    guard let small else { return }
-    small.state.store.truncate(lines[line].small, to: count)
-    if line == 0, case .establishing(let large, let smallRecord) = small.phase {
-      large.truncate(to: count)
-      smallRecord.truncate(to: count)
+    cut(line, to: count)
+  }
+
+  private func cut(_ line: Int, to count: Int) {
+    let left = state.store.truncate(lines[line].large, to: count)
+    smallState?.store.truncate(lines[line].small, to: left)
+    lines[line].tokens.removeSubrange(left...)
+    if line == 0, case .establishing(_, let large, let small) = phase {
+      large.truncate(to: left)
+      small.truncate(to: left)
     }
   }
 
   /// Makes every sequence `length` tokens long, with random keys and values in place of those of tokens: what follows
   /// takes the time and memory that it takes after `length` tokens, without the time of reading them.
   ///
-  /// - Precondition: the map is established, or there is no lender.
+  /// - Precondition: the map is established, or there is none to establish.
   package func pad(to length: Int) throws {
-    if case .establishing = small?.phase { preconditionFailure("padding needs an established map") }
+    if case .establishing = phase { preconditionFailure("padding needs an established map") }
     guard length <= contextLength else { throw DecoderError.contextExceeded(needed: length, limit: contextLength) }
     for index in lines.indices where lines[index].tokens.count < length {
       try state.store.pad(lines[index].large, to: length)
-      try small?.state.store.pad(lines[index].small, to: length)
+      try smallState?.store.pad(lines[index].small, to: length)
       lines[index].tokens += Array(repeating: 0, count: length - lines[index].tokens.count)
     }
   }
@@ -213,8 +245,8 @@ public final class Session<B: Backend> {
 
   /// Rows that the next pass of sequence 0 may have: the map is established at a fixed number of tokens.
   private var passLimit: Int {
-    guard case .establishing(let large, _) = small?.phase, let lender else { return state.rowCapacity }
-    return min(state.rowCapacity, lender.recipe.establishmentTokens - large.rowCount)
+    guard case .establishing(let recipe, let large, _) = phase else { return state.rowCapacity }
+    return min(state.rowCapacity, recipe.establishmentTokens - large.rowCount)
   }
 
   /// One pass of both models over new tokens of some sequences.
@@ -226,53 +258,51 @@ public final class Session<B: Backend> {
       largeBatch.append(part.tokens, to: line.large, from: line.tokens.count)
       smallBatch.append(part.tokens, to: line.small, from: line.tokens.count)
     }
-    if let small, let lender {
-      switch small.phase {
-      case .establishing(let large, let smallRecord):
+    do {
+      switch phase {
+      case .unmapped: try decoder.forward(largeBatch, state: state)
+      case .establishing(_, let large, let small):
         let isRecorded = parts.allSatisfy { $0.line == 0 }
-        try lender.decoder.forward(smallBatch, state: small.state, lending: isRecorded ? smallRecord : nil)
+        try forwardSmall(smallBatch, lending: isRecorded ? small : nil)
         try decoder.forward(largeBatch, state: state, lending: isRecorded ? large : nil)
-      case .borrowing(let lent):
-        lent.truncate()
-        if smallBatch.runs.allSatisfy({ $0.rows.count <= AttentionTiles.mostRows }) {
-          try lent.keepRows(of: plan.lentHeads, runs: smallBatch.runs)
-        }
-        try lender.decoder.forward(smallBatch, state: small.state, lending: lent, depth: plan.lenderDepth)
-        try decoder.forward(largeBatch, state: state, borrowing: Borrowing(plan: plan, lent: lent))
+      case .mapped(let borrowing):
+        try borrowing.beginPass(runs: largeBatch.runs)
+        try forwardSmall(smallBatch, lending: borrowing.lent, depth: plan.lenderDepth)
+        try decoder.forward(largeBatch, state: state, borrowing: borrowing, lending: borrowing.shared)
       }
-    } else {
-      try decoder.forward(largeBatch, state: state)
+    } catch {
+      for part in parts { cut(part.line, to: lines[part.line].tokens.count) }
+      throw error
     }
     for part in parts { lines[part.line].tokens += part.tokens }
+  }
+
+  private func forwardSmall(_ batch: Batch, lending: LentAttention<B>?, depth: Int? = nil) throws(DecoderError) {
+    guard let lender, let smallState else { return }
+    try lender.forward(batch, state: smallState, lending: lending, depth: depth)
   }
 
   /// Finds the map once there are τ_t tokens, or fewer but at least τ_e at the end of what is to be read; then drops
   /// what the plan makes superfluous.
   private func establishIfDue(isLast: Bool) throws {
-    guard case .establishing(let large, let smallRecord) = small?.phase, let lender, let small else { return }
+    guard case .establishing(let recipe, let large, let small) = phase, let lender else { return }
     let count = large.rowCount
-    let recipe = lender.recipe
     guard count >= recipe.establishmentTokens || (isLast && count >= recipe.minimumTokens) else { return }
-    plan = try recipe.plan(
-      large: large, small: smallRecord,
-      layerCounts: (decoder.configuration.layerCount, lender.decoder.configuration.layerCount),
-      runs: (
-        SequenceRows(sequence: lines[0].large, rows: 0..<count, firstPosition: 0),
-        SequenceRows(sequence: lines[0].small, rows: 0..<count, firstPosition: 0)
-      ),
-      backend: decoder.backend)
-    for unit in plan.borrowedUnits { state.store.dropKeys(layer: unit.layer, head: unit.group) }
-    small.state.store.dropLayers(from: plan.lenderDepth)
-    self.small?.phase = .borrowing(
-      try LentAttention(
-        backend: lender.decoder.backend, store: small.state.store, layers: plan.lentHeads.map(\.layer),
-        rowCapacity: small.state.rowCapacity))
+    try adopt(
+      try recipe.plan(
+        large: large, small: small,
+        layerCounts: (decoder.configuration.layerCount, lender.configuration.layerCount),
+        runs: (
+          SequenceRows(sequence: lines[0].large, rows: 0..<count, firstPosition: 0),
+          SequenceRows(sequence: lines[0].small, rows: 0..<count, firstPosition: 0)
+        ),
+        backend: decoder.backend))
   }
 
   /// What the caches hold.
   public var kvBytes: KVBytes {
     KVBytes(
-      large: state.store.byteCount, small: small?.state.store.byteCount ?? 0, unmapped: state.store.fullByteCount)
+      large: state.store.byteCount, small: smallState?.store.byteCount ?? 0, unmapped: state.store.fullByteCount)
   }
 }
 

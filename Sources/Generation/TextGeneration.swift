@@ -93,8 +93,8 @@ public struct TextGeneration<B: Backend> {
     onText: (String) throws -> Void
   ) throws -> GenerationStatistics {
     // The last token is read again in any case: its logits are needed.
-    let reused = min(zip(session.tokens, prompt).prefix { $0 == $1 }.count, prompt.count - 1)
-    session.truncate(to: reused)
+    session.truncate(to: min(zip(session.tokens, prompt).prefix { $0 == $1 }.count, prompt.count - 1))
+    let reused = session.tokens.count
     let start = ContinuousClock.now
     var stop = StopReason.maxTokens
     var firstTokenAt = start

@@ -1,8 +1,8 @@
 // The KV cache: keys and values of each sequence, layer and KV head, in pages.
 //
 // Pages are allocated as positions arrive and freed as they are dropped, so `byteCount` is what the cache really
-// holds. A unit (a KV head of a layer) whose attention is borrowed stores no keys; a layer that is never run stores
-// nothing.
+// holds. A unit (a KV head of a layer) whose attention is borrowed stores no keys, or only those in a near window, in
+// blocks; a layer that is never run stores nothing.
 
 import KindredCompute
 
@@ -31,17 +31,37 @@ public final class KVStore<B: Backend> {
   /// A sequence in the store. Two stores that run in step number their sequences alike.
   public typealias SequenceID = Int
 
-  /// What a unit stores.
-  private struct Retention {
-    var keys = true
-    var values = true
+  /// The positions whose keys, or values, a unit stores.
+  private enum Retention: Equatable {
+    case all, none
+    case near(NearWindow)
   }
 
-  /// The pages of one sequence.
+  /// Keys, or values, of one unit of one sequence.
+  private struct Stored {
+    /// Every position's, where the unit stores all.
+    var pages: [B.Page] = []
+    /// Near positions', by block, where it stores only these.
+    var blocks: [Int: B.Page] = [:]
+
+    /// Adds the blocks that rows at `positions` need.
+    mutating func grow(
+      _ window: NearWindow, for positions: Range<Int>, makeBlock: () throws(ComputeError) -> B.Page
+    ) throws(ComputeError) {
+      for block in window.neededBlocks(for: positions) where blocks[block] == nil { blocks[block] = try makeBlock() }
+    }
+
+    /// Frees the blocks that no row from position `next` on needs.
+    mutating func trim(_ window: NearWindow, next: Int) {
+      for block in blocks.keys where !window.needs(block, for: next..<next + 1) { blocks[block] = nil }
+    }
+  }
+
+  /// What is stored of one sequence.
   private struct Sequence {
     var length = 0
-    var keys: [[[B.Page]]]  // [layer][KV head][page]
-    var values: [[[B.Page]]]  // [layer][KV head][page]
+    var keys: [[Stored]]  // [layer][KV head]
+    var values: [[Stored]]  // [layer][KV head]
   }
 
   /// Layers, `L`.
@@ -51,8 +71,9 @@ public final class KVStore<B: Backend> {
   /// The type of stored elements.
   public let type: KVType
 
-  private let backend: B
-  private var retention: [[Retention]]  // [layer][KV head]
+  /// Where the pages are.
+  public let backend: B
+  private var retention: [[(keys: Retention, values: Retention)]]  // [layer][KV head]
   private var sequences: [SequenceID: Sequence] = [:]
   private var nextID = 0
 
@@ -61,14 +82,14 @@ public final class KVStore<B: Backend> {
     self.layerCount = layerCount
     self.shape = shape
     self.type = type
-    retention = Array(repeating: Array(repeating: Retention(), count: shape.kvHeads), count: layerCount)
+    retention = Array(repeating: Array(repeating: (.all, .all), count: shape.kvHeads), count: layerCount)
   }
 
   // MARK: Sequences
 
   /// Adds an empty sequence.
   public func addSequence() -> SequenceID {
-    let empty: [[[B.Page]]] = Array(repeating: Array(repeating: [], count: shape.kvHeads), count: layerCount)
+    let empty = Array(repeating: Array(repeating: Stored(), count: shape.kvHeads), count: layerCount)
     defer { nextID += 1 }
     sequences[nextID] = Sequence(keys: empty, values: empty)
     return nextID
@@ -80,7 +101,7 @@ public final class KVStore<B: Backend> {
   /// Positions stored of a sequence.
   public func length(of id: SequenceID) -> Int { sequences[id]?.length ?? 0 }
 
-  /// Makes room for positions up to `length`.
+  /// Makes room for positions up to `length`, except in near windows (``growWindows(_:layer:)``).
   ///
   /// - Throws: `ComputeError.outOfMemory`; the sequence then keeps its length.
   public func extend(_ id: SequenceID, to length: Int) throws(ComputeError) {
@@ -88,8 +109,8 @@ public final class KVStore<B: Backend> {
     let pages = KVPageLayout.pageCount(length: length)
     for layer in 0..<layerCount {
       for head in 0..<shape.kvHeads {
-        if retention[layer][head].keys { try fill(&sequence.keys[layer][head], to: pages) }
-        if retention[layer][head].values { try fill(&sequence.values[layer][head], to: pages) }
+        if retention[layer][head].keys == .all { try fill(&sequence.keys[layer][head].pages, to: pages) }
+        if retention[layer][head].values == .all { try fill(&sequence.values[layer][head].pages, to: pages) }
       }
     }
     sequence.length = length
@@ -107,24 +128,36 @@ public final class KVStore<B: Backend> {
     for first in stride(from: start, to: length, by: block) {
       let run = SequenceRows(sequence: id, rows: 0..<min(block, length - first), firstPosition: first)
       for layer in 0..<layerCount {
+        try growWindows([run], layer: layer)
         let segments = segments([run], layer: layer)
         for part in [KVPart.keys, .values] { backend.store(rows, as: part, in: segments, type: type) }
+        trimWindows([run], layer: layer)
       }
     }
   }
 
-  /// Forgets the positions from `length` on.
-  public func truncate(_ id: SequenceID, to length: Int) {
-    guard var sequence = sequences[id], length < sequence.length else { return }
-    let pages = KVPageLayout.pageCount(length: length)
+  /// Forgets the positions from `length` on; all of them where a near window no longer has what the next row needs.
+  ///
+  /// - Returns: the positions that are left.
+  @discardableResult
+  public func truncate(_ id: SequenceID, to length: Int) -> Int {
+    guard var sequence = sequences[id], length < sequence.length else { return self.length(of: id) }
+    let left = canContinue(sequence, from: length) ? length : 0
+    let pages = KVPageLayout.pageCount(length: left)
+    let blocks = (left + KVPageLayout.blockPositions - 1) / KVPageLayout.blockPositions
+    func cut(_ stored: inout Stored) {
+      stored.pages.removeSubrange(min(pages, stored.pages.count)...)
+      stored.blocks = stored.blocks.filter { $0.key < blocks }
+    }
     for layer in 0..<layerCount {
       for head in 0..<shape.kvHeads {
-        sequence.keys[layer][head].removeSubrange(min(pages, sequence.keys[layer][head].count)...)
-        sequence.values[layer][head].removeSubrange(min(pages, sequence.values[layer][head].count)...)
+        cut(&sequence.keys[layer][head])
+        cut(&sequence.values[layer][head])
       }
     }
-    sequence.length = length
+    sequence.length = left
     sequences[id] = sequence
+    return left
   }
 
   private func fill(_ list: inout [B.Page], to count: Int) throws(ComputeError) {
@@ -137,46 +170,121 @@ public final class KVStore<B: Backend> {
 
   /// Frees the keys of a unit in every sequence, and stores none from now on.
   public func dropKeys(layer: Int, head: Int) {
-    retention[layer][head].keys = false
-    for id in sequences.keys { sequences[id]?.keys[layer][head] = [] }
+    retention[layer][head].keys = .none
+    for id in sequences.keys { sequences[id]?.keys[layer][head] = Stored() }
+  }
+
+  /// Stores keys of a unit in a near window only.
+  ///
+  /// - Parameters:
+  ///   - window: the positions.
+  ///   - layer: the unit's layer.
+  ///   - head: the unit's KV head.
+  ///   - dropsValues: whether values are stored there only, too.
+  /// - Precondition: every sequence is empty.
+  public func keepNear(_ window: NearWindow, layer: Int, head: Int, dropsValues: Bool) {
+    precondition(sequences.values.allSatisfy { $0.length == 0 }, "near windows are set before there are positions")
+    retention[layer][head] = (.near(window), dropsValues ? .near(window) : .all)
+  }
+
+  /// Frees the keys and values of a unit in every sequence, and stores none from now on.
+  public func dropUnit(layer: Int, head: Int) {
+    dropKeys(layer: layer, head: head)
+    retention[layer][head].values = .none
+    for id in sequences.keys { sequences[id]?.values[layer][head] = Stored() }
   }
 
   /// Frees all of the layers from `layer` on, and stores nothing there from now on.
   public func dropLayers(from layer: Int) {
     for index in layer..<max(layer, layerCount) {
-      for head in 0..<shape.kvHeads {
-        dropKeys(layer: index, head: head)
-        retention[index][head].values = false
-        for id in sequences.keys { sequences[id]?.values[index][head] = [] }
-      }
+      for head in 0..<shape.kvHeads { dropUnit(layer: index, head: head) }
     }
   }
 
   /// The pages of one layer, for the rows of a batch.
   public func segments(_ runs: [SequenceRows], layer: Int) -> [AttentionSegment<B.Page>] {
     runs.map { run in
-      AttentionSegment(
-        rows: run.rows, firstPosition: run.firstPosition, keys: sequences[run.sequence]?.keys[layer] ?? [],
-        values: sequences[run.sequence]?.values[layer] ?? [])
+      let keys = sequences[run.sequence]?.keys[layer] ?? []
+      let values = sequences[run.sequence]?.values[layer] ?? []
+      var near: [Int: NearPages<B.Page>] = [:]
+      for head in keys.indices {
+        guard case .near(let window) = retention[layer][head].keys else { continue }
+        let dropsValues = retention[layer][head].values != .all
+        near[head] = NearPages(
+          window: window, keys: keys[head].blocks, values: dropsValues ? values[head].blocks : nil)
+      }
+      return AttentionSegment(
+        rows: run.rows, firstPosition: run.firstPosition, keys: keys.map(\.pages), values: values.map(\.pages),
+        near: near)
+    }
+  }
+
+  // MARK: Near windows
+
+  /// Makes room in the near windows of a layer for rows that are about to be stored.
+  public func growWindows(_ runs: [SequenceRows], layer: Int) throws(ComputeError) {
+    for run in runs {
+      let positions = run.firstPosition..<run.firstPosition + run.rows.count
+      for (head, retention) in retention[layer].enumerated() {
+        if case .near(let window) = retention.keys {
+          try sequences[run.sequence]?.keys[layer][head].grow(window, for: positions, makeBlock: makeBlock)
+        }
+        if case .near(let window) = retention.values {
+          try sequences[run.sequence]?.values[layer][head].grow(window, for: positions, makeBlock: makeBlock)
+        }
+      }
+    }
+  }
+
+  private func makeBlock() throws(ComputeError) -> B.Page {
+    try backend.makePage(
+      headDimension: shape.headDimension, type: type, positions: KVPageLayout.blockPositions)
+  }
+
+  /// Frees what the near windows of a layer need no more, after rows have been attended.
+  public func trimWindows(_ runs: [SequenceRows], layer: Int) {
+    for run in runs {
+      let next = run.firstPosition + run.rows.count
+      for (head, retention) in retention[layer].enumerated() {
+        guard case .near(let window) = retention.keys else { continue }
+        sequences[run.sequence]?.keys[layer][head].trim(window, next: next)
+        sequences[run.sequence]?.values[layer][head].trim(window, next: next)
+      }
+    }
+  }
+
+  /// Whether near windows hold what a row at `position` needs of the positions before it.
+  private func canContinue(_ sequence: Sequence, from position: Int) -> Bool {
+    (0..<layerCount).allSatisfy { layer in
+      (0..<shape.kvHeads).allSatisfy { head in
+        guard case .near(let window) = retention[layer][head].keys else { return true }
+        let needed = window.neededBlocks(for: position..<position + 1)
+        return needed.allSatisfy {
+          $0 * KVPageLayout.blockPositions >= position || sequence.keys[layer][head].blocks[$0] != nil
+        }
+      }
     }
   }
 
   // MARK: Bytes
 
-  /// Bytes of one page.
-  private var pageBytes: Int { KVPageLayout.byteCount(headDimension: shape.headDimension, type: type) }
+  /// Bytes of one page, or of a block.
+  private func pageBytes(positions: Int = KVPageLayout.positions) -> Int {
+    KVPageLayout.byteCount(headDimension: shape.headDimension, type: type, positions: positions)
+  }
 
   /// Bytes allocated for keys and values.
   public var byteCount: Int {
-    sequences.values.reduce(0) { total, sequence in
-      total + (sequence.keys + sequence.values).joined().reduce(0) { $0 + $1.count } * pageBytes
+    sequences.values.flatMap { ($0.keys + $0.values).joined() }.reduce(0) { total, stored in
+      total + stored.pages.count * pageBytes()
+        + stored.blocks.count * pageBytes(positions: KVPageLayout.blockPositions)
     }
   }
 
   /// Bytes that the same sequences take where every unit stores its keys and values.
   public var fullByteCount: Int {
     sequences.values.reduce(0) {
-      $0 + KVPageLayout.pageCount(length: $1.length) * layerCount * shape.kvHeads * 2 * pageBytes
+      $0 + KVPageLayout.pageCount(length: $1.length) * layerCount * shape.kvHeads * 2 * pageBytes()
     }
   }
 }

@@ -105,6 +105,24 @@ public struct Tokenizer: Sendable {
     return nil
   }
 
+  /// 16 hexadecimal digits that differ between vocabularies that differ, but for bad luck: FNV-1a over each entry's
+  /// length and bytes.
+  ///
+  /// Unused entries at the end, with which some files fill up their vocabulary, do not count.
+  public var vocabularyHash: String {
+    let vocabulary = parts.vocabulary
+    let count = (vocabulary.kinds.lastIndex { $0 != .unused } ?? -1) + 1
+    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+    func add(_ byte: UInt8) { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
+    for id in 0..<Int32(count) {
+      let content = vocabulary[id]
+      withUnsafeBytes(of: UInt32(truncatingIfNeeded: content.count).littleEndian) { $0.forEach(add) }
+      content.forEach(add)
+    }
+    let digits = String(hash, radix: 16)
+    return String(repeating: "0", count: 16 - digits.count) + digits
+  }
+
   // MARK: Encoding
 
   /// The tokens of a text.

@@ -1,6 +1,7 @@
 // The blueprint of a decoder: sizes and options, without weights or state.
 
 import Foundation
+import KindredAttention
 import KindredCompute
 
 /// Sizes and options of a decoder-only transformer with RMSNorm, grouped-query attention, rotary positions and a
@@ -26,6 +27,9 @@ public struct DecoderConfiguration: Sendable, Hashable {
   public var contextLength: Int
   /// Whether queries and keys are normalised head by head before rotation (Qwen3).
   public var normalizesQueriesAndKeys = false
+
+  /// The layers of attention, as a plan sees them.
+  public var shape: ModelShape { ModelShape(layerCount: layerCount, attention: attention) }
 
   /// Largest accepted size of any one dimension: far above every published model, and low enough that no product
   /// of two sizes overflows.

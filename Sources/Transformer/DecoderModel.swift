@@ -51,8 +51,15 @@ public struct DecoderModel<B: Backend>: Sendable {
       positions: batch.positions, frequencies: frequencies, interleaved: configuration.rotary.interleaved)
     let layers = min(depth ?? configuration.layerCount, configuration.layerCount)
     for layer in 0..<layers {
+      do throws(ComputeError) {
+        try state.store.growWindows(batch.runs, layer: layer)
+      } catch {
+        throw .compute(error)
+      }
       attention(layer, batch: batch, angles: angles, state: state, borrowing: borrowing, lending: lending)
+      state.store.trimWindows(batch.runs, layer: layer)
       if depth != nil, layer == layers - 1 { break }
+      projectAttention(layer, rows: batch.tokens.count, state: state)
       feedForward(layer, rows: batch.tokens.count, state: state)
     }
     lending?.finishPass(rows: batch.tokens.count)
@@ -110,17 +117,21 @@ public struct DecoderModel<B: Backend>: Sendable {
     let rows = batch.tokens.count
     let type = state.store.type
     let segments = state.store.segments(batch.runs, layer: index)
-    let ownGroups = borrowing?.plan.ownGroups(layer: index) ?? Array(0..<shape.kvHeads)
+    // Of the last layer of a lending model some KV heads may store nothing: nobody uses them.
+    let ownGroups =
+      borrowing?.plan.ownGroups(layer: index)
+      ?? (0..<shape.kvHeads).filter { head in segments.allSatisfy { !$0.keys[head].isEmpty } }
+    let usesKeys = borrowing?.plan.usesKeys(layer: index) ?? true
 
     backend.normalize(
       state.hidden, rows: rows, weight: layer.attentionNorm, epsilon: configuration.normEpsilon,
       into: state.normalized)
     var products = [layer.value(into: state.value)]
-    if !ownGroups.isEmpty { products += [layer.query(into: state.query), layer.key(into: state.key)] }
+    if usesKeys { products += [layer.query(into: state.query), layer.key(into: state.key)] }
     backend.multiply(state.normalized, rows: rows, products)
     backend.store(state.value, as: .values, in: segments, type: type)
 
-    if !ownGroups.isEmpty {
+    if usesKeys {
       if let weight = layer.queryNorm {
         backend.normalizeHeads(state.query, rows: rows, weight: weight, epsilon: configuration.normEpsilon)
       }
@@ -130,6 +141,8 @@ public struct DecoderModel<B: Backend>: Sendable {
       backend.rotate(state.query, heads: shape.queryHeads, by: angles)
       backend.rotate(state.key, heads: shape.kvHeads, by: angles)
       backend.store(state.key, as: .keys, in: segments, type: type)
+    }
+    if !ownGroups.isEmpty {
       let lends = lending?.records(layer: index) ?? false
       backend.attend(
         AttentionRequest(
@@ -139,13 +152,19 @@ public struct DecoderModel<B: Backend>: Sendable {
       lending?.record(layer: index, query: state.query, logSumExp: state.logSumExp, rows: rows)
     }
     if let borrowing, ownGroups.count < shape.kvHeads {
-      let loans = borrowing.loans(layer: index, runs: batch.runs)
       backend.attend(
-        BorrowRequest(loans: loans, shape: shape, type: type, output: state.attended), segments: segments)
+        BorrowRequest(
+          loans: borrowing.loans(layer: index, runs: batch.runs),
+          groups: (0..<shape.kvHeads).filter { !ownGroups.contains($0) }, shape: shape, type: type,
+          output: state.attended, query: usesKeys ? state.query : nil, products: borrowing.products),
+        segments: segments)
     }
+  }
+
+  private func projectAttention(_ index: Int, rows: Int, state: RunState<B>) {
     backend.prepare(state.attended, rows: rows, into: state.attendedInput)
     backend.multiply(
-      state.attendedInput, rows: rows, [layer.attentionOutput(into: state.hidden, accumulates: true)])
+      state.attendedInput, rows: rows, [weights.layers[index].attentionOutput(into: state.hidden, accumulates: true)])
   }
 
   private func feedForward(_ index: Int, rows: Int, state: RunState<B>) {

@@ -5,7 +5,7 @@ import KindredCompute
 import Testing
 
 /// Random heads of one sequence: queries, keys and values of every position, in the batch layout.
-private struct Heads {
+struct Heads {
   let shape: AttentionShape
   let positions: Int
   let query: [Float]  // [positions, H · D]
@@ -56,7 +56,7 @@ private struct Heads {
 }
 
 /// One sequence's pages with keys and values stored, on one backend.
-private struct Cache {
+struct Cache {
   let backend: CPUBackend
   var segment: AttentionSegment<CPUBackend.Page>
 
@@ -156,15 +156,16 @@ private struct Cache {
         query: query, logSumExp: logSumExp, shape: small.shape, type: type, head: head,
         keys: [smallCache.segment.keys[head / 2]])
       if kept { lender.tiles = try backend.probabilities(of: lender, segments: [smallCache.segment]) }
-      let borrowers = (0..<2).compactMap { group -> (group: Int, queryHeads: [Int])? in
+      let borrowers = (0..<2).compactMap { group -> Borrower? in
         let heads = (group * 3..<group * 3 + 3).filter { map[$0] == head }
-        return heads.isEmpty ? nil : (group, heads)
+        return heads.isEmpty ? nil : Borrower(group: group, queryHeads: heads, weights: heads.map { _ in 1 })
       }
       return Loan(lender: lender, borrowers: borrowers)
     }
     let output = try backend.makeTensor(rows: count, columns: 120)
     backend.attend(
-      BorrowRequest(loans: loans, shape: Self.shape, type: type, output: output), segments: [largeCache.segment])
+      BorrowRequest(loans: loans, groups: [0, 1], shape: Self.shape, type: type, output: output),
+      segments: [largeCache.segment])
     let found = backend.read(output, rows: 0..<count)
     for position in 0..<count {
       for head in 0..<6 {

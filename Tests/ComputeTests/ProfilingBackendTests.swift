@@ -69,7 +69,8 @@ private struct Layer<B: Backend> {
     let borrowed = try backend.makeTensor(rows: rows, columns: 64)
     backend.attend(
       BorrowRequest(
-        loans: [Loan(lender: lender, borrowers: [(group: 1, queryHeads: [2, 3])])], shape: shape, type: .f16,
+        loans: [Loan(lender: lender, borrowers: [Borrower(group: 1, queryHeads: [2, 3], weights: [1, 1])])],
+        groups: [1], shape: shape, type: .f16,
         output: borrowed),
       segments: [segment])
     backend.prepare(attended, rows: rows, into: input)

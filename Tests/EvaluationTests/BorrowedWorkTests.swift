@@ -12,8 +12,8 @@ import Testing
   static let first = HeadIndex(layer: 0, head: 0)
   static let second = HeadIndex(layer: 0, head: 1)
 
-  func work(_ lastLayer: [AttentionPlan.Source]) -> BorrowedWork {
-    BorrowedWork(plan: AttentionPlan(sources: [[.own, .own], lastLayer]), shape: Self.shape, smallDimension: 4)
+  func work(_ lastLayer: [AttentionPlan.Unit]) -> BorrowedWork {
+    BorrowedWork(plan: AttentionPlan(units: [[.own, .own], lastLayer]), shape: Self.shape, smallDimension: 4)
   }
 
   var mapped: BorrowedWork {

@@ -31,10 +31,10 @@ import Testing
 
   init() throws { models = try Self.models.get() }
 
-  func lender<B: Backend>(_ model: LanguageModel<B>) -> Session<B>.Lender {
+  func mapping<B: Backend>(_ model: LanguageModel<B>) -> Session<B>.Mapping {
     var recipe = PaperRecipe(layers: .explicit([0]))
     recipe.establishmentTokens = 20
-    return Session.Lender(decoder: model.decoder, recipe: recipe)
+    return Session.Mapping.established(small: model.decoder, recipe: recipe)
   }
 
   var options: SpeedOptions {
@@ -47,14 +47,14 @@ import Testing
 
   @Test func profilingLeavesLogitsAsTheyAre() throws {
     let tokens = (0..<30).map { Int32($0 * 37) }
-    let plainSession = try Session(decoder: models.plain.decoder, lender: lender(models.plain))
-    let profiledSession = try Session(decoder: models.large.decoder, lender: lender(models.small))
+    let plainSession = try Session(decoder: models.plain.decoder, mapping: mapping(models.plain))
+    let profiledSession = try Session(decoder: models.large.decoder, mapping: mapping(models.small))
     #expect(try plainSession.append(tokens) == profiledSession.append(tokens))
     #expect(try plainSession.step([5]) == profiledSession.step([5]))
   }
 
   @Test func profileOfAPair() throws {
-    let (result, profile) = try ProfiledBenchmark(models.large, lender: lender(models.small), options: options).run()
+    let (result, profile) = try ProfiledBenchmark(models.large, mapping: mapping(models.small), options: options).run()
     let lenders = try #require(profile.small)
     let prefill = try #require(profile.large.prefill?.secondsPerStep) + (lenders.prefill?.secondsPerStep ?? 0)
     #expect(abs(prefill - (result.ttftSeconds?.median ?? 0)) < 1e-6)
@@ -72,7 +72,7 @@ import Testing
 
   @Test func savingIsComparedPartByPart() throws {
     let result = try SavingBenchmark(
-      models.large, lender: lender(models.small), smallShare: 0.25, options: options
+      models.large, mapping: mapping(models.small), smallShare: 0.25, options: options
     ).run()
     #expect(result.mappedLayers == 1 && result.smallShare == 0.25 && result.lentHeads > 0)
     #expect(result.distinctProducts >= result.lentHeads)
@@ -86,7 +86,7 @@ import Testing
     var options = options
     options.promptTokens = 4
     #expect(throws: NoSaving.self) {
-      try SavingBenchmark(models.large, lender: lender(models.small), smallShare: 1, options: options).run()
+      try SavingBenchmark(models.large, mapping: mapping(models.small), smallShare: 1, options: options).run()
     }
   }
 
@@ -96,7 +96,7 @@ import Testing
     options.depth = 600
     options.batch = 2
     options.repeats = 2
-    let result = try SpeedBenchmark(models.plain, lender: lender(models.plain), options: options).run()
+    let result = try SpeedBenchmark(models.plain, mapping: mapping(models.plain), options: options).run()
     #expect(result.prefillTokensPerSecond == nil && result.ttftSeconds == nil)
     #expect(result.tpotSeconds.minimum > 0)
     // 602 positions in 10 pages of 64, 2 sequences, 2 KV heads of 64 elements in 2 bytes; mapped: values only.

@@ -27,14 +27,18 @@ struct TinyPair {
   let large: DecoderModel<CPUBackend>
   let small: DecoderModel<CPUBackend>
 
+  /// A file or folder of the pair.
+  static func folder(_ name: String) -> URL {
+    URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+      .appendingPathComponent("AttentionMappingTests/Fixtures/pair").appendingPathComponent(name)
+  }
+
   init() throws {
-    let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-      .appendingPathComponent("AttentionMappingTests/Fixtures/pair")
     expected = try JSONDecoder().decode(
-      Expected.self, from: Data(contentsOf: folder.appendingPathComponent("expected.json")))
+      Expected.self, from: Data(contentsOf: Self.folder("expected.json")))
     let backend = try CPUBackend(threads: 2)
-    large = try DecoderModel(OpenedModel(path: folder.appendingPathComponent("large").path), backend: backend)
-    small = try DecoderModel(OpenedModel(path: folder.appendingPathComponent("small").path), backend: backend)
+    large = try DecoderModel(OpenedModel(path: Self.folder("large").path), backend: backend)
+    small = try DecoderModel(OpenedModel(path: Self.folder("small").path), backend: backend)
   }
 
   func session(
@@ -43,13 +47,13 @@ struct TinyPair {
     var options = Session<CPUBackend>.Options()
     options.kvType = kvType
     options.chunkRows = chunk
-    let lender = layers.map { layers in
+    let mapping = layers.map { layers in
       var recipe = PaperRecipe(layers: layers)
       recipe.establishmentTokens = establishment
       recipe.minimumTokens = minimum
-      return Session.Lender(decoder: small, recipe: recipe)
+      return Session<CPUBackend>.Mapping.established(small: small, recipe: recipe)
     }
-    return try Session(decoder: large, lender: lender, options: options)
+    return try Session(decoder: large, mapping: mapping, options: options)
   }
 
   func logits(_ session: Session<CPUBackend>, _ tokens: [Int32]) throws -> [Float] {
@@ -113,7 +117,7 @@ struct TinyPair {
     let pair = try TinyPair()
     let session = try pair.session(.explicit([2]), establishment: 40, minimum: 20)
     _ = try session.append(Array(pair.expected.tokens.prefix(30)))
-    #expect(session.plan.borrowedUnits.count == 2)
+    #expect(session.plan.mappedUnits.count == 2)
     let longer = try pair.session(.explicit([2]), establishment: 20, minimum: 20)
     _ = try longer.append(pair.expected.tokens)
     let atTwenty = try pair.session(.explicit([2]), establishment: 20, minimum: 20)
