@@ -82,7 +82,7 @@ struct NamedPlan: CustomTestStringConvertible {
   }
 
   @Test func theSlowTwinIsAnOrdinaryDecoderWithoutAPlan() throws {
-    let found = try pair.logits(try Session(decoder: pair.large), tokens)
+    let found = try pair.logits(try pair.session(nil), tokens)
     let expected = try SlowDecoder(folder: TinyPair.folder("large")).run(tokens).logits
     #expect(agree(found, expected.joined().map { Float($0) }, tolerance: 1e-3))
   }
