@@ -253,11 +253,10 @@ INLINE void multiply_block(tile_kind kind, const panel_chunk *chunk, size_t bloc
   }
 }
 
-/// Fetches the lines that this tile will read of the block PREFETCH_AHEAD bytes on.
-INLINE void fetch_ahead(kindred_format f, const panel_chunk *chunk, size_t block, size_t half) {
-  const size_t bytes = kindred_block_bytes(f) / (HALVES / TILE_HALVES);
-  const uint8_t *ahead = chunk->packed + block * kindred_block_bytes(f) + half * bytes + PREFETCH_AHEAD;
-  UNROLL for (size_t i = 0; i < bytes; i += KINDRED_VECTOR_BYTES) __builtin_prefetch(ahead + i);
+/// Fetches the block PREFETCH_AHEAD bytes on.
+INLINE void fetch_ahead(kindred_format f, const panel_chunk *chunk, size_t block) {
+  const uint8_t *ahead = chunk->packed + block * kindred_block_bytes(f) + PREFETCH_AHEAD;
+  UNROLL for (size_t i = 0; i < kindred_block_bytes(f); i += KINDRED_VECTOR_BYTES) __builtin_prefetch(ahead + i);
 }
 
 /// Fetches what the next tile will read of its row `i`: it comes from the second-level cache, where hardware does not
@@ -273,23 +272,29 @@ INLINE void fetch_next(const tile_rows *rows, size_t i, const float *sums) {
   __builtin_prefetch(sums + (LARGEST_TILE + i) * KINDRED_PANEL_ROWS + KINDRED_HALF_ROWS);
 }
 
-/// Adds the product of a tile of rows with the weight rows from half `half`, over one chunk, to `sums`.
-INLINE void multiply_tile(tile_kind kind, const panel_chunk *chunk, size_t half, const tile_rows *rows,
+/// Adds the product of a tile of rows with `halves` halves of the weight rows from `half`, over one chunk, to `sums`.
+INLINE void multiply_tile(tile_kind kind, const panel_chunk *chunk, size_t half, size_t halves, const tile_rows *rows,
                           float *sums) {
-  vf totals[LARGEST_TILE][TILE_VECTORS];
-  UNROLL for (size_t i = 0; i < kind.columns; i++) {
-    UNROLL for (size_t v = 0; v < TILE_VECTORS; v++)
-      totals[i][v] = load(sums + (i < rows->count ? i : 0) * KINDRED_PANEL_ROWS + v * LANES);
+  vf totals[HALVES / TILE_HALVES][LARGEST_TILE][TILE_VECTORS];
+  const size_t parts = halves / TILE_HALVES;
+  UNROLL for (size_t part = 0; part < parts; part++) {
+    UNROLL for (size_t i = 0; i < kind.columns; i++) {
+      const float *row = sums + (i < rows->count ? i : 0) * KINDRED_PANEL_ROWS + part * TILE_WEIGHTS;
+      UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) totals[part][i][v] = load(row + v * LANES);
+    }
   }
   for (size_t b = 0; b < chunk->blocks; b++) {
-    if (kind.direct) fetch_ahead(kind.format, chunk, b, half);
+    if (kind.direct) fetch_ahead(kind.format, chunk, b);
     else if (kind.columns == LARGEST_TILE && b < LARGEST_TILE && half == 0) fetch_next(rows, b, sums);
-    multiply_block(kind, chunk, b, half, rows, totals);
+    UNROLL for (size_t part = 0; part < parts; part++)
+      multiply_block(kind, chunk, b, half + part * TILE_HALVES, rows, totals[part]);
   }
-  UNROLL for (size_t i = 0; i < kind.columns; i++) {
-    if (i < rows->count) {
-      UNROLL for (size_t v = 0; v < TILE_VECTORS; v++)
-        store(sums + i * KINDRED_PANEL_ROWS + v * LANES, totals[i][v]);
+  UNROLL for (size_t part = 0; part < parts; part++) {
+    UNROLL for (size_t i = 0; i < kind.columns; i++) {
+      if (i < rows->count) {
+        float *row = sums + i * KINDRED_PANEL_ROWS + part * TILE_WEIGHTS;
+        UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) store(row + v * LANES, totals[part][i][v]);
+      }
     }
   }
 }
@@ -307,9 +312,11 @@ INLINE void multiply_tiles(size_t columns, kindred_format f, bool direct, const 
     rows.quants[i] = a->quants + row * block->padded + chunk->first_block * KINDRED_BLOCK;
     rows.blocks[i] = a->blocks + row * (block->padded / KINDRED_BLOCK) + chunk->first_block;
   }
+  float *sums = block->sums + first * KINDRED_PANEL_ROWS;
+  // What streams from memory is read in the order in which it lies there; otherwise fewer sums fit registers.
+  if (direct) return multiply_tile(kind, chunk, 0, HALVES, &rows, sums);
   for (size_t half = 0; half < HALVES; half += TILE_HALVES)
-    multiply_tile(kind, chunk, half, &rows,
-                  block->sums + first * KINDRED_PANEL_ROWS + half * KINDRED_HALF_ROWS);
+    multiply_tile(kind, chunk, half, TILE_HALVES, &rows, sums + half * KINDRED_HALF_ROWS);
 }
 
 // MARK: Panels
