@@ -112,14 +112,6 @@ public struct AttentionPlan: Sendable, Hashable {
 
   /// Layers of the small model that must run: up to the highest one in use.
   public var lenderDepth: Int { (lentHeads.last?.layer ?? -1) + 1 }
-
-  /// Layers of the large model whose rows others use, ascending.
-  public var sharedLayers: [Int] {
-    let shared = units.joined().reduce(into: Set<Int>()) { shared, unit in
-      if case .mapped(_, .layer(let layer)) = unit { shared.insert(layer) }
-    }
-    return shared.sorted()
-  }
 }
 
 // MARK: Loans
@@ -131,6 +123,14 @@ extension AttentionPlan {
     case small(HeadIndex)
     /// A head of a lower layer of the large model itself.
     case large(HeadIndex)
+  }
+
+  /// All heads of the large model whose rows higher layers use, by layer and head.
+  public func sharedHeads(groupSize: Int) -> [HeadIndex] {
+    let shared = units.indices.flatMap { loans(layer: $0, groupSize: groupSize) }.reduce(into: Set<HeadIndex>()) {
+      if case .large(let head) = $1.lender { $0.insert(head) }
+    }
+    return shared.sorted { ($0.layer, $0.head) < ($1.layer, $1.head) }
   }
 
   /// The heads whose rows a layer uses, in a fixed order, each with those whom it serves.

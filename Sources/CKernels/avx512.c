@@ -23,6 +23,7 @@ INLINE partial dot(int bits, partial p, vbytes weights, vi quads) {
 #include "vector_attention.h"
 #include "vector_multiply.h"
 #include "vector_rows.h"
+#include "attention_pages.h"
 #include "words_attention.h"
 
 const kindred_kernels kindred_avx512 =

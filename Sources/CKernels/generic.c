@@ -85,7 +85,7 @@ static void read_activations(const kindred_activations *a, bool quantised, size_
     return;
   }
   size_t start = i * ((a->columns + 63) / 64 * 64) + first;
-  float scale = a->scales[start / KINDRED_ACTIVATION_BLOCK];
+  float scale = a->blocks[start / KINDRED_ACTIVATION_BLOCK].scale;
   for (size_t k = 0; k < columns; k++) values[k] = scale * (float)a->quants[start + k];
 }
 
@@ -140,22 +140,23 @@ static void multiply(kindred_type type, const void *panels, size_t panel_begin, 
 
 // MARK: Activations
 
-static void quantize(const float *x, size_t n, int8_t *quants, float *scales, int32_t *sums) {
+static void quantize(const float *x, size_t n, int8_t *quants, kindred_activation_block *blocks) {
   size_t padded = (n + 63) / 64 * 64;
   memset(quants, 0, padded);
-  memset(sums, 0, padded / 16 * sizeof *sums);
   for (size_t first = 0; first < padded; first += KINDRED_ACTIVATION_BLOCK) {
     float largest = 0;
     for (size_t k = first; k < first + KINDRED_ACTIVATION_BLOCK && k < n; k++)
       if (!(fabsf(x[k]) <= largest)) largest = isnan(largest) ? largest : fabsf(x[k]);
     float scale = largest / 127;
-    scales[first / KINDRED_ACTIVATION_BLOCK] = scale;
+    kindred_activation_block *block = blocks + first / KINDRED_ACTIVATION_BLOCK;
+    *block = (kindred_activation_block){.scale = scale};
     // A scale of NaN or infinity makes every output NaN; a subnormal one has no reciprocal, and counts as 0.
     if (!(scale >= 0x1p-126f && scale <= 0x1p127f)) continue;
     float inverse = 1 / scale;
     for (size_t k = first; k < first + KINDRED_ACTIVATION_BLOCK && k < n; k++) {
       quants[k] = (int8_t)nearbyintf(x[k] * inverse);
-      sums[k / 16] += quants[k];
+      block->sum += quants[k];
+      block->halves[k / 16 % 2] += quants[k];
     }
   }
 }
@@ -228,6 +229,15 @@ static float softmax_step(float *s, size_t valid, float *maximum, float *sum) {
   return factor;
 }
 
+static double sum_exponentials(const float *x, size_t n, float shift, float divisor) {
+  double total = 0;
+  for (size_t i = 0; i < n; i++) {
+    double e = exp((double)((x[i] - shift) / divisor));
+    total += isnan(e) ? 0 : e;
+  }
+  return total;
+}
+
 static void exp_shifted(float *s, size_t valid, float log_sum_exp) {
   for (size_t j = 0; j < valid; j++) s[j] = expf(s[j] - log_sum_exp);
   memset(s + valid, 0, (PAGE - valid) * sizeof *s);
@@ -240,6 +250,20 @@ static void accumulate(kindred_type type, const float *p, size_t m, const void *
       for (size_t c = 0; c < d; c++)
         o[i * o_stride + c] += p[i * PAGE + j] * element(type, value_page, j * d + c);
 }
+
+static void scores_ahead(kindred_type type, const float *q, size_t q_stride, size_t m, size_t d, const void *key_page,
+                         size_t count, float factor, float *s, const void *next) {
+  (void)next;
+  scores(type, q, q_stride, m, d, key_page, count, factor, s);
+}
+
+static void accumulate_ahead(kindred_type type, const float *p, size_t m, const void *value_page, size_t count,
+                             size_t d, float *o, size_t o_stride, const void *next) {
+  (void)next;
+  accumulate(type, p, m, value_page, count, d, o, o_stride);
+}
+
+#include "attention_pages.h"
 
 const kindred_kernels kindred_generic = {
     .isa = KINDRED_ISA_GENERIC,
@@ -255,4 +279,7 @@ const kindred_kernels kindred_generic = {
     .exp_shifted = exp_shifted,
     .accumulate = accumulate,
     .scale = scale,
+    .sum_exponentials = sum_exponentials,
+    .attend = attend,
+    .weigh_values = weigh_values,
 };

@@ -21,6 +21,7 @@ INLINE partial dot(int bits, partial p, vbytes weights, vi quads) {
 #include "vector_attention.h"
 #include "vector_multiply.h"
 #include "vector_rows.h"
+#include "attention_pages.h"
 
 const kindred_kernels kindred_neon = VECTOR_KERNELS(KINDRED_ISA_NEON);
 

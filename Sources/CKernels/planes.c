@@ -2,10 +2,11 @@
 // processor, so they have no variants.
 #include "CKindredKernels.h"
 
-void kindred_residual(const float *x, size_t count, const int8_t *quants, const float *scales, float *rest) {
+void kindred_residual(const float *x, size_t count, const int8_t *quants, const kindred_activation_block *blocks,
+                      float *rest) {
   for (size_t start = 0; start < count; start += KINDRED_ACTIVATION_BLOCK) {
     size_t end = start + KINDRED_ACTIVATION_BLOCK < count ? start + KINDRED_ACTIVATION_BLOCK : count;
-    float scale = scales[start / KINDRED_ACTIVATION_BLOCK];
+    float scale = blocks[start / KINDRED_ACTIVATION_BLOCK].scale;
     for (size_t k = start; k < end; k++) rest[k] = x[k] - scale * (float)quants[k];
   }
 }

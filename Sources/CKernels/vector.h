@@ -152,6 +152,7 @@ INLINE float sum_lanes(vf x) {
     .isa = set, .rms_norm = rms_norm, .quantize = quantize, .multiply = multiply, .rotate = rotate, \
     .silu_multiply = silu_multiply, .store_key = store_key, .store_value = store_value, .scores = scores, \
     .softmax_step = softmax_step, .exp_shifted = exp_shifted, .accumulate = accumulate, .scale = scale, \
+    .sum_exponentials = sum_exponentials, .attend = attend, .weigh_values = weigh_values, \
     __VA_ARGS__ \
   }
 

@@ -49,7 +49,12 @@ typedef struct {
   const uint8_t *elements;
   /// Elements of a key or value, and positions.
   size_t d, count;
+  /// A page to fetch meanwhile, element by element; may be this one.
+  const uint8_t *next;
 } page;
+
+/// Fetches `next` from element `i` on: the line that holds it.
+INLINE void fetch(page p, size_t i) { __builtin_prefetch(p.next + i * (p.type == KINDRED_F32 ? 4 : 2)); }
 
 /// The rows of a tile (queries, or weights of positions), how many there are, and where their results go.
 typedef struct {
@@ -59,6 +64,9 @@ typedef struct {
   float *out;
   size_t out_stride;
 } query_tile;
+
+/// Rows of the next tile where so many are left: 7 and 8 make two tiles of 4, of which neither is nearly empty.
+INLINE size_t queries_together(size_t left) { return left == 7 || left == 8 ? 4 : smaller(left, LARGEST_TILE); }
 
 /// Scores of a tile of `columns` queries at the first `blocks` blocks of 16 positions.
 INLINE void score_tile(size_t columns, size_t blocks, page keys, query_tile t, float scale) {
@@ -72,6 +80,7 @@ INLINE void score_tile(size_t columns, size_t blocks, page keys, query_tile t, f
     UNROLL for (size_t v = 0; v < blocks * KEY_VECTORS; v++) {
       size_t element = (v / KEY_VECTORS * keys.d + c) * KINDRED_KEY_BLOCK + v % KEY_VECTORS * LANES;
       vf key = widen(keys.type, keys.elements, element);
+      fetch(keys, element);
       UNROLL for (size_t i = 0; i < columns; i++) sums[i][v] = fused((vf)rows[i][c], key, sums[i][v]);
     }
   }
@@ -91,31 +100,39 @@ INLINE void score_tiles(size_t columns, page keys, query_tile t, float scale) {
   for (; left >= together; left -= together) {
     score_tile(columns, together, keys, t, scale);
     keys.elements += together * block_bytes;
+    keys.next += together * block_bytes;
     t.out += together * KINDRED_KEY_BLOCK;
   }
   for (; left > 0; left--) {
     score_tile(columns, 1, keys, t, scale);
     keys.elements += block_bytes;
+    keys.next += block_bytes;
     t.out += KINDRED_KEY_BLOCK;
   }
 }
 
 INLINE void scores_of(page keys, query_tile all, float scale) {
-  for (size_t i = 0; i < all.count; i += LARGEST_TILE) {
+  for (size_t i = 0; i < all.count; i += queries_together(all.count - i)) {
     query_tile t = all;
     t.rows += i * t.row_stride;
     t.out += i * t.out_stride;
-    t.count = smaller(all.count - i, LARGEST_TILE);
+    t.count = queries_together(all.count - i);
     WITH_TILE(t.count, score_tiles, keys, t, scale);
   }
 }
 
+/// `scores`, while the page `next` is fetched.
+static void scores_ahead(kindred_type type, const float *q, size_t q_stride, size_t m, size_t d, const void *key_page,
+                         size_t count, float scale, float *s, const void *next) {
+  query_tile all = {q, q_stride, m, s, PAGE};
+  if (type == KINDRED_F32) scores_of((page){KINDRED_F32, key_page, d, count, next}, all, scale);
+  else if (type == KINDRED_F16) scores_of((page){KINDRED_F16, key_page, d, count, next}, all, scale);
+  else scores_of((page){KINDRED_BF16, key_page, d, count, next}, all, scale);
+}
+
 static void scores(kindred_type type, const float *q, size_t q_stride, size_t m, size_t d,
                    const void *key_page, size_t count, float scale, float *s) {
-  query_tile all = {q, q_stride, m, s, PAGE};
-  if (type == KINDRED_F32) scores_of((page){KINDRED_F32, key_page, d, count}, all, scale);
-  else if (type == KINDRED_F16) scores_of((page){KINDRED_F16, key_page, d, count}, all, scale);
-  else scores_of((page){KINDRED_BF16, key_page, d, count}, all, scale);
+  scores_ahead(type, q, q_stride, m, d, key_page, count, scale, s, key_page);
 }
 
 // MARK: Accumulation
@@ -133,6 +150,7 @@ INLINE void value_tile(size_t columns, size_t vectors, page values, query_tile t
   for (size_t j = 0; j < values.count; j++) {
     UNROLL for (size_t v = 0; v < vectors; v++) {
       vf value = widen(values.type, values.elements, j * values.d + first + v * LANES);
+      fetch(values, j * values.d + first + v * LANES);
       UNROLL for (size_t i = 0; i < columns; i++) sums[i][v] = fused((vf)rows[i][j], value, sums[i][v]);
     }
   }
@@ -163,21 +181,27 @@ INLINE void value_tiles(size_t columns, page values, query_tile t) {
 }
 
 INLINE void accumulate_of(page values, query_tile all) {
-  for (size_t i = 0; i < all.count; i += LARGEST_TILE) {
+  for (size_t i = 0; i < all.count; i += queries_together(all.count - i)) {
     query_tile t = all;
     t.rows += i * t.row_stride;
     t.out += i * t.out_stride;
-    t.count = smaller(all.count - i, LARGEST_TILE);
+    t.count = queries_together(all.count - i);
     WITH_TILE(t.count, value_tiles, values, t);
   }
 }
 
+/// `accumulate`, while the page `next` is fetched.
+static void accumulate_ahead(kindred_type type, const float *p, size_t m, const void *value_page, size_t count,
+                             size_t d, float *o, size_t o_stride, const void *next) {
+  query_tile all = {p, PAGE, m, o, o_stride};
+  if (type == KINDRED_F32) accumulate_of((page){KINDRED_F32, value_page, d, count, next}, all);
+  else if (type == KINDRED_F16) accumulate_of((page){KINDRED_F16, value_page, d, count, next}, all);
+  else accumulate_of((page){KINDRED_BF16, value_page, d, count, next}, all);
+}
+
 static void accumulate(kindred_type type, const float *p, size_t m, const void *value_page, size_t count,
                        size_t d, float *o, size_t o_stride) {
-  query_tile all = {p, PAGE, m, o, o_stride};
-  if (type == KINDRED_F32) accumulate_of((page){KINDRED_F32, value_page, d, count}, all);
-  else if (type == KINDRED_F16) accumulate_of((page){KINDRED_F16, value_page, d, count}, all);
-  else accumulate_of((page){KINDRED_BF16, value_page, d, count}, all);
+  accumulate_ahead(type, p, m, value_page, count, d, o, o_stride, value_page);
 }
 
 #endif

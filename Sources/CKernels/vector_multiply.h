@@ -5,9 +5,9 @@
 // directly, unpacking in registers at the speed of memory; more rows unpack a chunk of 256 columns once, to
 // scratch in the first-level cache.
 //
-// Per group of columns that share a scale, with integer dot products of quants:
-//   f = dot · scale (+ minimum · Σ quants of a), sum = f · (scale of a) + sum
-// in rising order of groups, each line one rounding per product and fused sum. Both paths and all tiles run
+// Per block of 32 columns, with integer dot products of quants for each group of columns that share a scale:
+//   f = Σ over groups of dot · scale (+ minimum · Σ quants of a), sum = f · (scale of a) + sum
+// in rising order of groups and blocks, one rounding per product and fused sum. Both paths and all tiles run
 // this same sequence, which is what makes the result independent of the batch. Offsets of signed formats are
 // the integer start of `dot`, −offset · Σ quants of a, so they cost no arithmetic.
 //
@@ -136,19 +136,14 @@ typedef struct {
   bool direct;
 } tile_kind;
 
-/// Per row of a tile and group of columns: the start of the dot product, or Σ quants as float for minimums.
-typedef union {
-  int32_t starts[LARGEST_TILE][CHUNK_GROUPS];
-  float sums[LARGEST_TILE][CHUNK_GROUPS];
-} corrections;
-
-/// The rows of one tile: pointers to their quants and scales at the chunk's first column.
+/// The rows of one tile: pointers to their quants and blocks at the chunk's first column.
 typedef struct {
   const int8_t *quants[LARGEST_TILE];
-  const float *scales[LARGEST_TILE];
-  corrections corrections;
+  const kindred_activation_block *blocks[LARGEST_TILE];
   /// Rows that exist; the tile may have more columns, which repeat the first row.
   size_t count;
+  /// Quants from a row to the next.
+  size_t padded;
 } tile_rows;
 
 /// A group of columns in a chunk, for the weight rows from half `half`.
@@ -156,13 +151,9 @@ typedef struct {
   size_t block, group, half;
 } place;
 
-INLINE void correct(kindred_format f, size_t row, const int32_t *sums16, size_t groups, corrections *c) {
-  const int32_t offset = f.low_bits == 8 && SIGNED_BYTES ? 0 : f.offset;
-  for (size_t g = 0; g < groups; g++) {
-    int32_t sum = f.scale_columns == 32 ? sums16[2 * g] + sums16[2 * g + 1] : sums16[g];
-    if (f.minimum) c->sums[row][g] = (float)sum;
-    else c->starts[row][g] = -offset * sum;
-  }
+/// Σ quants of a row over one group.
+INLINE int32_t group_sum(kindred_format f, const kindred_activation_block *block, size_t group) {
+  return f.scale_columns == KINDRED_BLOCK ? block->sum : block->halves[group];
 }
 
 INLINE vi quad(const int8_t *quants) {
@@ -224,54 +215,86 @@ INLINE void group_scales(tile_kind kind, const panel_chunk *chunk, place at, vf 
   }
 }
 
-/// Adds the product of one group to the tile's sums.
+/// Adds the product of one group to the sums of its block, which the first group begins.
 INLINE void multiply_group(tile_kind kind, const panel_chunk *chunk, place at, const tile_rows *rows,
-                           vf (*totals)[TILE_VECTORS]) {
+                           vf (*sums)[TILE_VECTORS]) {
   const kindred_format f = kind.format;
-  const size_t group = at.block * groups_of(f) + at.group;
+  const int32_t offset = f.low_bits == 8 && SIGNED_BYTES ? 0 : f.offset;
   vi dots[LARGEST_TILE][TILE_VECTORS];
   vf scales[TILE_VECTORS], minimums[TILE_VECTORS];
   UNROLL for (size_t i = 0; i < kind.columns; i++) {
-    vi start = f.minimum || f.offset == 0 ? (vi)0 : (vi)rows->corrections.starts[i][group];
+    vi start = offset == 0 ? (vi)0 : (vi)group_sum(f, &rows->blocks[i][at.block], at.group) * -offset;
     UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) dots[i][v] = start;
   }
   dot_group(kind, chunk, at, rows, dots);
   group_scales(kind, chunk, at, scales, minimums);
   UNROLL for (size_t i = 0; i < kind.columns; i++) {
-    vf scale = (vf)rows->scales[i][at.block];
+    vf sum = (vf)group_sum(f, &rows->blocks[i][at.block], at.group);
     UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) {
-      vf product = __builtin_convertvector(dots[i][v], vf);
-      if (f.minimum) product = fused(product, scales[v], minimums[v] * (vf)rows->corrections.sums[i][group]);
-      else product *= scales[v];
-      totals[i][v] = fused(product, scale, totals[i][v]);
+      vf dot = __builtin_convertvector(dots[i][v], vf);
+      if (at.group == 0) sums[i][v] = f.minimum ? fused(dot, scales[v], minimums[v] * sum) : dot * scales[v];
+      else {
+        sums[i][v] = fused(dot, scales[v], sums[i][v]);
+        if (f.minimum) sums[i][v] = fused(minimums[v], sum, sums[i][v]);
+      }
     }
   }
 }
 
-/// Fetches the lines that this tile will read of the block PREFETCH_AHEAD bytes on.
-INLINE void fetch_ahead(kindred_format f, const panel_chunk *chunk, size_t block, size_t half) {
-  const size_t bytes = kindred_block_bytes(f) / (HALVES / TILE_HALVES);
-  const uint8_t *ahead = chunk->packed + block * kindred_block_bytes(f) + half * bytes + PREFETCH_AHEAD;
-  UNROLL for (size_t i = 0; i < bytes; i += KINDRED_VECTOR_BYTES) __builtin_prefetch(ahead + i);
-}
-
-/// Adds the product of a tile of rows with the weight rows from half `half`, over one chunk, to `sums`.
-INLINE void multiply_tile(tile_kind kind, const panel_chunk *chunk, size_t half, const tile_rows *rows,
-                          float *sums) {
-  vf totals[LARGEST_TILE][TILE_VECTORS];
+/// Adds the product of one block to the tile's sums.
+INLINE void multiply_block(tile_kind kind, const panel_chunk *chunk, size_t block, size_t half, const tile_rows *rows,
+                           vf (*totals)[TILE_VECTORS]) {
+  vf sums[LARGEST_TILE][TILE_VECTORS];
+  UNROLL for (size_t g = 0; g < groups_of(kind.format); g++)
+    multiply_group(kind, chunk, (place){block, g, half}, rows, sums);
   UNROLL for (size_t i = 0; i < kind.columns; i++) {
     UNROLL for (size_t v = 0; v < TILE_VECTORS; v++)
-      totals[i][v] = load(sums + (i < rows->count ? i : 0) * KINDRED_PANEL_ROWS + v * LANES);
+      totals[i][v] = fused(sums[i][v], (vf)rows->blocks[i][block].scale, totals[i][v]);
+  }
+}
+
+/// Fetches the block PREFETCH_AHEAD bytes on.
+INLINE void fetch_ahead(kindred_format f, const panel_chunk *chunk, size_t block) {
+  const uint8_t *ahead = chunk->packed + block * kindred_block_bytes(f) + PREFETCH_AHEAD;
+  UNROLL for (size_t i = 0; i < kindred_block_bytes(f); i += KINDRED_VECTOR_BYTES) __builtin_prefetch(ahead + i);
+}
+
+/// Fetches what the next tile will read of its row `i`: it comes from the second-level cache, where hardware does not
+/// foresee the next row.
+INLINE void fetch_next(const tile_rows *rows, size_t i, const float *sums) {
+  const size_t ahead = LARGEST_TILE * rows->padded;
+  const kindred_activation_block *blocks = rows->blocks[i] + ahead / KINDRED_BLOCK;
+  UNROLL for (size_t k = 0; k < KINDRED_CHUNK_BLOCKS * KINDRED_BLOCK; k += KINDRED_VECTOR_BYTES)
+    __builtin_prefetch(rows->quants[i] + ahead + k);
+  __builtin_prefetch(blocks);
+  __builtin_prefetch(blocks + KINDRED_CHUNK_BLOCKS / 2);
+  __builtin_prefetch(sums + (LARGEST_TILE + i) * KINDRED_PANEL_ROWS);
+  __builtin_prefetch(sums + (LARGEST_TILE + i) * KINDRED_PANEL_ROWS + KINDRED_HALF_ROWS);
+}
+
+/// Adds the product of a tile of rows with `halves` halves of the weight rows from `half`, over one chunk, to `sums`.
+INLINE void multiply_tile(tile_kind kind, const panel_chunk *chunk, size_t half, size_t halves, const tile_rows *rows,
+                          float *sums) {
+  vf totals[HALVES / TILE_HALVES][LARGEST_TILE][TILE_VECTORS];
+  const size_t parts = halves / TILE_HALVES;
+  UNROLL for (size_t part = 0; part < parts; part++) {
+    UNROLL for (size_t i = 0; i < kind.columns; i++) {
+      const float *row = sums + (i < rows->count ? i : 0) * KINDRED_PANEL_ROWS + part * TILE_WEIGHTS;
+      UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) totals[part][i][v] = load(row + v * LANES);
+    }
   }
   for (size_t b = 0; b < chunk->blocks; b++) {
-    if (kind.direct) fetch_ahead(kind.format, chunk, b, half);
-    UNROLL for (size_t g = 0; g < groups_of(kind.format); g++)
-      multiply_group(kind, chunk, (place){b, g, half}, rows, totals);
+    if (kind.direct) fetch_ahead(kind.format, chunk, b);
+    else if (kind.columns == LARGEST_TILE && b < LARGEST_TILE && half == 0) fetch_next(rows, b, sums);
+    UNROLL for (size_t part = 0; part < parts; part++)
+      multiply_block(kind, chunk, b, half + part * TILE_HALVES, rows, totals[part]);
   }
-  UNROLL for (size_t i = 0; i < kind.columns; i++) {
-    if (i < rows->count) {
-      UNROLL for (size_t v = 0; v < TILE_VECTORS; v++)
-        store(sums + i * KINDRED_PANEL_ROWS + v * LANES, totals[i][v]);
+  UNROLL for (size_t part = 0; part < parts; part++) {
+    UNROLL for (size_t i = 0; i < kind.columns; i++) {
+      if (i < rows->count) {
+        float *row = sums + i * KINDRED_PANEL_ROWS + part * TILE_WEIGHTS;
+        UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) store(row + v * LANES, totals[part][i][v]);
+      }
     }
   }
 }
@@ -283,19 +306,17 @@ INLINE void multiply_tiles(size_t columns, kindred_format f, bool direct, const 
   const tile_kind kind = {columns, f, direct};
   tile_rows rows;
   rows.count = smaller(columns, block->rows - first);
+  rows.padded = block->padded;
   UNROLL for (size_t i = 0; i < columns; i++) {
     size_t row = block->first + first + (i < rows.count ? i : 0);
     rows.quants[i] = a->quants + row * block->padded + chunk->first_block * KINDRED_BLOCK;
-    rows.scales[i] = a->scales + row * (block->padded / KINDRED_ACTIVATION_BLOCK) + chunk->first_block;
-    const int32_t *sums = a->sums + row * (block->padded / 16) + chunk->first_block * BLOCK_GROUPS;
-    // A constant count of groups is vectorised well.
-    if (chunk->blocks == KINDRED_CHUNK_BLOCKS)
-      correct(f, i, sums, KINDRED_CHUNK_BLOCKS * groups_of(f), &rows.corrections);
-    else correct(f, i, sums, chunk->blocks * groups_of(f), &rows.corrections);
+    rows.blocks[i] = a->blocks + row * (block->padded / KINDRED_BLOCK) + chunk->first_block;
   }
+  float *sums = block->sums + first * KINDRED_PANEL_ROWS;
+  // What streams from memory is read in the order in which it lies there; otherwise fewer sums fit registers.
+  if (direct) return multiply_tile(kind, chunk, 0, HALVES, &rows, sums);
   for (size_t half = 0; half < HALVES; half += TILE_HALVES)
-    multiply_tile(kind, chunk, half, &rows,
-                  block->sums + first * KINDRED_PANEL_ROWS + half * KINDRED_HALF_ROWS);
+    multiply_tile(kind, chunk, half, TILE_HALVES, &rows, sums + half * KINDRED_HALF_ROWS);
 }
 
 // MARK: Panels

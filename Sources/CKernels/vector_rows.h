@@ -74,6 +74,24 @@ static float softmax_step(float *s, size_t valid, float *maximum, float *sum) {
 
 static void exp_shifted(float *s, size_t valid, float log_sum_exp) { exponentiate(s, valid, log_sum_exp); }
 
+static double sum_exponentials(const float *x, size_t n, float shift, float divisor) {
+  double total = 0;
+  size_t i = 0;
+  for (; i + 4 * LANES <= n; i += 4 * LANES) {
+    vf sum = 0;
+    for (size_t j = 0; j < 4; j++) {
+      vf e = exponential((load(x + i + j * LANES) - shift) / divisor);
+      sum += (vf)((vi)e & (e == e));
+    }
+    total += (double)sum_lanes(sum);
+  }
+  for (; i < n; i++) {
+    float e = exponential_one((x[i] - shift) / divisor);
+    total += e == e ? (double)e : 0;
+  }
+  return total;
+}
+
 INLINE vf silu(vf x) { return x / (1 + exponential(-x)); }
 
 static void silu_multiply(const float *gate, const float *up, size_t n, float *out) {
@@ -116,7 +134,7 @@ static void rotate(float *x, size_t n, const float *cosines, const float *sines,
 }
 
 /// One block of 32 activations.
-INLINE void quantize_block(const float *x, int8_t *quants, float *scale, int32_t *sums) {
+INLINE void quantize_block(const float *x, int8_t *quants, kindred_activation_block *block) {
   enum { VECTORS = KINDRED_ACTIVATION_BLOCK / LANES };
   vf values[VECTORS];
   // The bits of |x| order as integers do, with NaN above infinity.
@@ -125,14 +143,14 @@ INLINE void quantize_block(const float *x, int8_t *quants, float *scale, int32_t
     values[v] = load(x + v * LANES);
     largest = __builtin_elementwise_max(largest, (vi)values[v] & 0x7fffffff);
   }
-  *scale = kindred_float((uint32_t)__builtin_reduce_max(largest)) / 127;
+  const float scale = kindred_float((uint32_t)__builtin_reduce_max(largest)) / 127;
   // A scale of NaN or infinity makes every output NaN; a subnormal one has no reciprocal, and counts as 0.
-  if (!(*scale >= 0x1p-126f && *scale <= 0x1p127f)) {
+  if (!(scale >= 0x1p-126f && scale <= 0x1p127f)) {
     __builtin_memset(quants, 0, KINDRED_ACTIVATION_BLOCK);
-    sums[0] = sums[1] = 0;
+    *block = (kindred_activation_block){.scale = scale};
     return;
   }
-  float inverse = 1 / *scale;
+  float inverse = 1 / scale;
   vi totals[2] = {0, 0};
   for (int v = 0; v < VECTORS; v++) {
     vi rounded = __builtin_convertvector(__builtin_elementwise_roundeven(values[v] * inverse), vi);
@@ -140,18 +158,18 @@ INLINE void quantize_block(const float *x, int8_t *quants, float *scale, int32_t
     __builtin_memcpy(quants + v * LANES, &narrow, sizeof narrow);
     totals[v * LANES / 16] += rounded;
   }
-  sums[0] = __builtin_reduce_add(totals[0]);
-  sums[1] = __builtin_reduce_add(totals[1]);
+  int32_t first = __builtin_reduce_add(totals[0]), last = __builtin_reduce_add(totals[1]);
+  *block = (kindred_activation_block){scale, first + last, {first, last}};
 }
 
-static void quantize(const float *x, size_t n, int8_t *quants, float *scales, int32_t *sums) {
+static void quantize(const float *x, size_t n, int8_t *quants, kindred_activation_block *blocks) {
   size_t padded = (n + 63) / 64 * 64, k = 0;
   for (; k + KINDRED_ACTIVATION_BLOCK <= n; k += KINDRED_ACTIVATION_BLOCK)
-    quantize_block(x + k, quants + k, scales + k / 32, sums + k / 16);
+    quantize_block(x + k, quants + k, blocks + k / KINDRED_ACTIVATION_BLOCK);
   for (; k < padded; k += KINDRED_ACTIVATION_BLOCK) {
     float rest[KINDRED_ACTIVATION_BLOCK] = {0};
     if (k < n) __builtin_memcpy(rest, x + k, (n - k) * sizeof *x);
-    quantize_block(rest, quants + k, scales + k / 32, sums + k / 16);
+    quantize_block(rest, quants + k, blocks + k / KINDRED_ACTIVATION_BLOCK);
   }
 }
 

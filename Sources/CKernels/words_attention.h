@@ -72,7 +72,8 @@ static void pack_key_words(kindred_type type, const void *page, size_t d, uint16
       size_t element = first + c * KINDRED_KEY_BLOCK;
       vi even = c < d ? round_words(widen(type, page, element), s.factor) : (vi)0;
       vi odd = c + 1 < d ? round_words(widen(type, page, element + KINDRED_KEY_BLOCK), s.factor) : (vi)0;
-      _mm512_store_si512(tiles + (c / 2 * PAGE + block * KINDRED_KEY_BLOCK) * 2, (__m512i)((even & 0xffff) | odd << 16));
+      uint16_t *pairs = tiles + (c / 2 * PAGE + block * KINDRED_KEY_BLOCK) * 2;
+      _mm512_store_si512(pairs, (__m512i)((even & 0xffff) | odd << 16));
     }
   }
 }

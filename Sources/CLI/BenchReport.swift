@@ -7,7 +7,9 @@ import KindredEvaluation
 extension BenchCommand {
   /// Which models ran, and how.
   func printTitle(_ conditions: RunConditions) {
-    let pair = conditions.smallModel.map { " + \($0), layers \(conditions.mappedLayers) mapped" } ?? ""
+    let small = conditions.smallModel.map { " + \($0)" } ?? ""
+    let mapped = conditions.mappedLayers.isEmpty ? "" : ", layers \(conditions.mappedLayers) mapped"
+    let pair = small + mapped
     let isRandom = conditions.model.hasPrefix("random:") || conditions.smallModel?.hasPrefix("random:") == true
     print("\(conditions.model)\(pair)\(isRandom ? " (random weights)" : "")")
     print("\(conditions.threads) threads, \(conditions.isa), KV \(conditions.kvType.rawValue), batch \(batch)\n")

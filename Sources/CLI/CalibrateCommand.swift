@@ -149,8 +149,8 @@ struct CalibrateCommand: ParsableCommand {
           expectedKl: result.expectedDivergence, perplexityFactor: result.perplexityFactor, kvBytes: result.kvBytes,
           unmappedKvBytes: result.unmappedKVBytes, seconds: seconds))
     }
-    let share = Double(result.mappedUnits) / Double(result.unitCount)
-    print("\(output): \(result.mappedUnits) of \(result.unitCount) units mapped (\((100 * share).formatted(digits: 1))%)")
+    let percent = 100 * Double(result.mappedUnits) / Double(result.unitCount)
+    print("\(output): \(result.mappedUnits) of \(result.unitCount) units mapped (\(percent.formatted(digits: 1))%)")
     print(
       "on text kept back: KL \(result.divergence.formatted(digits: 4)), "
         + "perplexity × \(result.perplexityFactor.formatted(digits: 4))"

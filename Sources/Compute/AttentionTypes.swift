@@ -99,10 +99,15 @@ public struct AttentionRequest<B: Backend> {
   public var output: B.Tensor
   /// `[rows, H]`: the log-sum-exp of each row's logits, for lending. Not computed where `nil`.
   public var logSumExp: B.Tensor?
+  /// Query heads whose post-softmax rows are wanted, each with where its tiles go (``AttentionTiles``): few rows of each
+  /// segment, as in decode.
+  public var kept: [(head: Int, tiles: B.Tensor)]
 
   public init(
-    query: B.Tensor, shape: AttentionShape, type: KVType, groups: [Int], output: B.Tensor, logSumExp: B.Tensor?
+    query: B.Tensor, shape: AttentionShape, type: KVType, groups: [Int], output: B.Tensor, logSumExp: B.Tensor?,
+    kept: [(head: Int, tiles: B.Tensor)] = []
   ) {
+    self.kept = kept
     self.query = query
     self.shape = shape
     self.type = type
@@ -125,7 +130,7 @@ public struct LentHead<B: Backend> {
   public var head: Int
   /// The lending model's pages of keys for the head's KV head, by segment of the batch.
   public var keys: [[B.Page]]
-  /// The rows themselves, where they were kept (see ``Backend/probabilities(of:segments:)``).
+  /// The rows themselves, where they were kept (see ``AttentionRequest/kept``).
   public var tiles: B.Tensor?
 
   public init(query: B.Tensor, logSumExp: B.Tensor, shape: AttentionShape, type: KVType, head: Int, keys: [[B.Page]]) {
@@ -141,12 +146,17 @@ public struct LentHead<B: Backend> {
 /// How kept rows are laid out: for each segment, for each page of positions, `[rows of the segment, 64]`. Positions
 /// after a row's own are 0.
 public enum AttentionTiles {
+  /// Rows of a segment up to which they can be kept.
+  public static let mostRows = 8
+
+  /// The rows of 64 elements that a tensor for runs of `rows` rows from `firstPosition` on needs.
+  public static func rowCount(_ runs: [(rows: Int, firstPosition: Int)]) -> Int {
+    runs.reduce(0) { $0 + KVPageLayout.pageCount(length: $1.firstPosition + $1.rows) * $1.rows }
+  }
+
   /// Tiles of all `segments` in units of one row (64 elements): the start of each segment, and the total.
   static func rowOffsets<Page>(_ segments: [AttentionSegment<Page>]) -> [Int] {
-    segments.reduce(into: [0]) { offsets, segment in
-      let pages = KVPageLayout.pageCount(length: segment.firstPosition + segment.rows.count)
-      offsets.append(offsets[offsets.count - 1] + pages * segment.rows.count)
-    }
+    segments.reduce(into: [0]) { $0.append($0[$0.count - 1] + rowCount([($1.rows.count, $1.firstPosition)])) }
   }
 }
 
@@ -191,9 +201,13 @@ public struct BorrowRequest<B: Backend> {
   public var output: B.Tensor
   /// The borrowing layer's rotated queries, `[rows, H · D]`; read for KV heads with a near window.
   public var query: B.Tensor?
+  /// Room for products of lent rows and values, `[rows, at least D for each (loan, borrower)]`; used where weights are
+  /// not all 1 or KV heads have a near window.
+  public var products: B.Tensor?
 
   public init(
-    loans: [Loan<B>], groups: [Int], shape: AttentionShape, type: KVType, output: B.Tensor, query: B.Tensor? = nil
+    loans: [Loan<B>], groups: [Int], shape: AttentionShape, type: KVType, output: B.Tensor, query: B.Tensor? = nil,
+    products: B.Tensor? = nil
   ) {
     self.loans = loans
     self.groups = groups
@@ -201,9 +215,10 @@ public struct BorrowRequest<B: Backend> {
     self.type = type
     self.output = output
     self.query = query
+    self.products = products
   }
 
-  /// Whether every query head takes one lent head's rows as they are.
+  /// Whether every query head takes one lent head's rows as they are, so that products are outputs.
   var isPlain: Bool {
     let borrowers = loans.flatMap(\.borrowers)
     let heads = borrowers.flatMap(\.queryHeads)
@@ -211,18 +226,39 @@ public struct BorrowRequest<B: Backend> {
       && heads.count == groups.count * shape.groupSize && Set(heads).count == heads.count
   }
 
-  /// The same work as one request for each KV head.
-  func splitByGroup() -> [BorrowRequest] {
-    groups.map { group in
-      var part = self
-      part.groups = [group]
-      part.loans = loans.compactMap { loan in
-        let borrowers = loan.borrowers.filter { $0.group == group }
-        return borrowers.isEmpty ? nil : Loan(lender: loan.lender, borrowers: borrowers)
+  /// The same loans with an output for each (loan, borrower), in order, instead of for each query head.
+  func separated(into products: B.Tensor) -> BorrowRequest {
+    var separated = self
+    separated.output = products
+    var count = 0
+    for index in loans.indices {
+      separated.loans[index].borrowers = loans[index].borrowers.map { borrower in
+        defer { count += 1 }
+        return Borrower(group: borrower.group, queryHeads: [count], weights: [1])
       }
-      return part
+    }
+    return separated
+  }
+
+  /// Kept rows by the KV head that uses them; loans without are left out.
+  func loansByGroup() -> [(group: Int, loans: [KeptLoan<B>])] {
+    (0..<shape.kvHeads).compactMap { group in
+      let kept = loans.flatMap { loan in
+        loan.borrowers.compactMap { borrower in
+          loan.lender.tiles.flatMap { tiles in
+            borrower.group == group ? KeptLoan<B>(tiles: tiles, queryHeads: borrower.queryHeads) : nil
+          }
+        }
+      }
+      return kept.isEmpty ? nil : (group, kept)
     }
   }
+}
+
+/// Kept rows of one lent head, and the query heads of one KV head that they serve.
+struct KeptLoan<B: Backend> {
+  let tiles: B.Tensor
+  let queryHeads: [Int]
 }
 
 /// Cosines and sines of the rotary angles of each row of a batch.

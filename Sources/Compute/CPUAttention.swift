@@ -48,11 +48,14 @@ extension CPUBackend {
     }
     let rowsPerBlock = max(1, Self.queriesPerTile / request.shape.groupSize)
     let blocks = Self.blocks(of: segments, rows: rowsPerBlock)
+    let offsets = AttentionTiles.rowOffsets(segments)
     let groups = request.groups
     let pieceCount = blocks.count * groups.count
     let piece = { [segments] (item: Int) in
       let block = blocks[item / groups.count]
-      return OwnPiece(segment: segments[block.segment], rows: block.rows, group: groups[item % groups.count])
+      return OwnPiece(
+        segment: segments[block.segment], rows: block.rows, group: groups[item % groups.count],
+        tileStart: offsets[block.segment])
     }
     guard pieceCount < 2 * pool.threadCount,
       let most = (0..<pieceCount).map({ piece($0).stretchCount }).max(), most > 1
@@ -83,6 +86,12 @@ extension CPUBackend {
         for stretch in 1..<stretches[item] { total.merge(partial(item, stretch)) }
         finish(request, piece: piece, total)
       }
+      guard !request.kept.isEmpty else { return }
+      pool.run(starts[pieces.count]) { _, index in
+        var item = 0
+        while index >= starts[item + 1] { item += 1 }
+        self.exponentiateKept(request, piece: pieces[item], stretch: index - starts[item], partial(item, 0))
+      }
     }
   }
 
@@ -106,6 +115,8 @@ extension CPUBackend {
     let segment: AttentionSegment<Page>
     let rows: Range<Int>
     let group: Int
+    /// Where the segment's kept tiles start.
+    let tileStart: Int
 
     /// One past the last position seen.
     var end: Int { segment.firstPosition + rows.upperBound }
@@ -172,6 +183,8 @@ extension CPUBackend {
         total.merge(next)
       }
       finish(request, piece: piece, total)
+      guard !request.kept.isEmpty else { return }
+      for stretch in 0..<piece.stretchCount { exponentiateKept(request, piece: piece, stretch: stretch, total) }
     }
   }
 
@@ -191,25 +204,73 @@ extension CPUBackend {
           count: shape.groupSize * dimension)
       }
       let firstPage = stretch * Self.stretchPages
-      for page in firstPage..<min(firstPage + Self.stretchPages, piece.pageCount) {
-        let count = min(width, piece.end - page * width)
-        kernels.scores(
-          request.type.kernelType, query, dimension, part.queries, dimension,
-          segment.keys[piece.group][page].memory.pointer, count, shape.scale, logits)
-        for index in 0..<part.queries {
-          let position = segment.firstPosition + rows.lowerBound + index / shape.groupSize
-          let valid = min(width, position - page * width + 1)
-          guard valid > 0 else {
-            (logits + index * width).update(repeating: 0, count: width)
-            continue
+      let pages = firstPage..<min(firstPage + Self.stretchPages, piece.pageCount)
+      let kept = keptTiles(request, piece: piece, page: firstPage)
+      Self.withPointers(to: segment.keys[piece.group][pages]) { keys in
+        Self.withPointers(to: segment.values[piece.group][pages]) { values in
+          kept.withUnsafeBufferPointer { kept in
+            var call = kindred_attention(
+              type: request.type.kernelType, d: dimension, queries: part.queries, heads: shape.groupSize,
+              first_position: segment.firstPosition + rows.lowerBound, scale: shape.scale, query: query,
+              first_page: firstPage, page_count: pages.count, keys: keys, values: values, logits: logits,
+              output: part.output, maximum: part.maximum, sum: part.sum,
+              kept: kept.isEmpty ? nil : kept.baseAddress,
+              page_stride: segment.rows.count * width)
+            kernels.attend(&call)
           }
-          let factor = kernels.softmax_step(logits + index * width, valid, part.maximum + index, part.sum + index)
-          if factor != 1 { kernels.scale(part.output + index * dimension, dimension, factor) }
         }
-        kernels.accumulate(
-          request.type.kernelType, logits, part.queries, segment.values[piece.group][page].memory.pointer, count,
-          dimension, part.output, dimension)
       }
+    }
+  }
+
+  /// By query of a piece, where the tile of page `page` is kept; empty where nothing of the piece is.
+  private func keptTiles(
+    _ request: AttentionRequest<CPUBackend>, piece: OwnPiece, page: Int
+  ) -> [UnsafeMutablePointer<Float>?] {
+    let heads = request.shape.groupSize
+    let own = request.kept.filter { $0.head / heads == piece.group }
+    guard !own.isEmpty else { return [] }
+    var tiles: [UnsafeMutablePointer<Float>?] = Array(repeating: nil, count: piece.rows.count * heads)
+    let start = piece.tileStart + page * piece.segment.rows.count + piece.rows.lowerBound
+    for kept in own {
+      for row in piece.rows.indices {
+        let index = row - piece.rows.lowerBound
+        tiles[index * heads + kept.head % heads] = kept.tiles[row: start + index]
+      }
+    }
+    return tiles
+  }
+
+  /// Turns the kept logits of one stretch into probabilities.
+  private func exponentiateKept(
+    _ request: AttentionRequest<CPUBackend>, piece: OwnPiece, stretch: Int, _ total: Partial
+  ) {
+    let width = Self.tileWidth
+    let first = stretch * Self.stretchPages
+    for (index, tile) in keptTiles(request, piece: piece, page: first).enumerated() {
+      guard let tile else { continue }
+      let position = piece.segment.firstPosition + piece.rows.lowerBound + index / request.shape.groupSize
+      for page in first..<min(first + Self.stretchPages, piece.pageCount) {
+        let row = tile + (page - first) * piece.segment.rows.count * width
+        let valid = min(width, position - page * width + 1)
+        if valid > 0 {
+          kernels.exp_shifted(row, valid, total.maximum[index] + log(total.sum[index]))
+        } else {
+          row.update(repeating: 0, count: width)
+        }
+      }
+    }
+  }
+
+  /// Hands over the first elements of pages.
+  private static func withPointers(
+    to pages: ArraySlice<Page>, _ body: (UnsafePointer<UnsafeRawPointer?>?) -> Void
+  ) {
+    withUnsafeTemporaryAllocation(of: UnsafeRawPointer?.self, capacity: pages.count) { pointers in
+      for (index, page) in pages.enumerated() {
+        pointers.initializeElement(at: index, to: UnsafeRawPointer(page.memory.pointer))
+      }
+      body(UnsafePointer(pointers.baseAddress))
     }
   }
 
@@ -271,28 +332,67 @@ extension CPUBackend {
 
   // MARK: Borrowed attention
 
-  public func attend(_ request: BorrowRequest<CPUBackend>, segments: [AttentionSegment<Page>]) {
-    guard request.isPlain, segments.allSatisfy({ $0.near.keys.allSatisfy { !request.groups.contains($0) } }) else {
-      return attendNearFar(request, segments: segments)
-    }
+  /// Lent rows at all positions times values: the output of every query head that borrows.
+  func multiplyLent(_ request: BorrowRequest<CPUBackend>, segments: [AttentionSegment<Page>]) {
     if borrowInTiles(request, segments: segments) { return }
-    // With kept rows nothing is shared among KV heads, so each is a piece of work of its own; without, a tile is
+    // With kept rows nothing but values is shared, so each KV head is a piece of work of its own; without, a tile is
     // computed once for all KV heads that use it.
-    let kept = request.loans.allSatisfy { $0.lender.tiles != nil }
-    let parts = kept ? request.splitByGroup() : [request]
     let blocks = Self.blocks(of: segments, rows: Self.queriesPerTile / 2)
     let offsets = AttentionTiles.rowOffsets(segments)
+    guard request.loans.allSatisfy({ $0.lender.tiles != nil }) else {
+      return pool.run(blocks.count) { _, item in
+        let block = blocks[item]
+        self.borrow(request, block: block, segment: segments[block.segment])
+      }
+    }
+    let parts = request.loansByGroup()
     pool.run(blocks.count * parts.count) { _, item in
       let block = blocks[item / parts.count]
-      self.borrow(
-        parts[item % parts.count], block: block, segment: segments[block.segment],
+      let (group, loans) = parts[item % parts.count]
+      self.weigh(
+        request, group: group, loans: loans, block: block, segment: segments[block.segment],
         tileStart: offsets[block.segment] + block.rows.lowerBound)
     }
   }
 
-  /// Adds up, page by page, each lent tile times the values of the KV heads that borrow it.
+  /// Kept rows of all heads that one KV head borrows from, times its values, which are read once.
+  private func weigh(
+    _ request: BorrowRequest<CPUBackend>, group: Int, loans: [KeptLoan<CPUBackend>], block: Block,
+    segment: AttentionSegment<Page>, tileStart: Int
+  ) {
+    let rows = block.rows.count
+    let dimension = request.shape.headDimension
+    let count = segment.firstPosition + block.rows.upperBound
+    let sumFloats = loans.count * rows * dimension
+    let tileFloats = loans.count * rows * Self.tileWidth
+    withUnsafeTemporaryAllocation(byteCount: (sumFloats + tileFloats) * 4, alignment: 64) { memory in
+      let sums = memory.baseAddress!.assumingMemoryBound(to: Float.self)  // [loans, rows, D]
+      sums.update(repeating: 0, count: sumFloats)
+      let weights = loans.map { Optional(UnsafePointer($0.tiles[row: tileStart])) }
+      let pages = segment.values[group][..<KVPageLayout.pageCount(length: count)]
+      weights.withUnsafeBufferPointer { weights in
+        Self.withPointers(to: pages) { values in
+          var call = kindred_kept_loan(
+            type: request.type.kernelType, d: dimension, loans: loans.count, rows: rows, count: count,
+            weights: weights.baseAddress, page_stride: segment.rows.count * Self.tileWidth, values: values,
+            tile: sums + sumFloats, output: sums)
+          kernels.weigh_values(&call)
+        }
+      }
+      for (index, loan) in loans.enumerated() {
+        for row in 0..<rows {
+          let target = request.output[row: segment.rows.lowerBound + block.rows.lowerBound + row]
+          for head in loan.queryHeads {
+            (target + head * dimension).update(from: sums + (index * rows + row) * dimension, count: dimension)
+          }
+        }
+      }
+    }
+  }
+
+  /// Adds up, page by page, each recomputed tile times the values of the KV heads that borrow it.
   private func borrow(
-    _ request: BorrowRequest<CPUBackend>, block: Block, segment: AttentionSegment<Page>, tileStart: Int
+    _ request: BorrowRequest<CPUBackend>, block: Block, segment: AttentionSegment<Page>
   ) {
     let rows = block.rows.count
     let width = Self.tileWidth
@@ -308,15 +408,10 @@ extension CPUBackend {
       for page in 0..<KVPageLayout.pageCount(length: end) {
         var sum = sums
         for loan in request.loans {
-          var tile = scratch
-          if let kept = loan.lender.tiles {
-            tile = kept[row: tileStart + page * segment.rows.count]
-          } else {
-            self.tile(of: loan.lender, block: block, segment: segment, page: page, into: tile)
-          }
+          self.tile(of: loan.lender, block: block, segment: segment, page: page, into: scratch)
           for borrower in loan.borrowers {
             kernels.accumulate(
-              request.type.kernelType, tile, rows, segment.values[borrower.group][page].memory.pointer,
+              request.type.kernelType, scratch, rows, segment.values[borrower.group][page].memory.pointer,
               min(width, end - page * width), dimension, sum, dimension)
             sum += rows * dimension
           }

@@ -61,6 +61,8 @@ public final class CPUBackend: Backend {
   let pool: ThreadPool
   /// What operations on many rows work in, `scratchBytes` for each worker; empty where the set has none of its own.
   let tileScratch: AlignedBuffer
+  /// Results of gate and up, `gatedBytes` for each worker.
+  let gatedScratch: AlignedBuffer
 
   /// - Parameters:
   ///   - threads: threads to compute with; by default one for each physical core.
@@ -72,6 +74,7 @@ public final class CPUBackend: Backend {
     pool = ThreadPool(threadCount: threads ?? ThreadPool.physicalCoreCount)
     tileScratch = try AlignedBuffer(
       byteCount: kernels.attend_tiles == nil ? 0 : pool.threadCount * Self.scratchBytes)
+    gatedScratch = try AlignedBuffer(byteCount: pool.threadCount * Self.gatedBytes)
     configuration = BackendConfiguration(instructionSet: set.rawValue, threads: pool.threadCount)
   }
 

@@ -3,13 +3,14 @@
 //
 // With `m` the sum of a row's far weights, the output is `Σ_far weight · V + max(0, 1 − m) · softmax(near logits) · V`.
 // By linearity each distinct (lent head, KV head) product is computed once, whatever number of query heads mixes it.
-// Pages and blocks lie at fixed positions and each output is summed in one order, so results do not depend on how rows
-// are grouped. The slow twin that materialises whole maps is in `NearFarAttentionTests`.
+// Products are taken over all positions, like those of the paper's form, and what lies in the window is then taken away
+// again: windows are short, and whole pages go the fast way. The slow twin that materialises whole maps is in
+// `NearFarAttentionTests`.
 
 import CKindredKernels
 
 extension CPUBackend {
-  /// Rows that go through the pages together.
+  /// Rows that go through the near pages together.
   private static let nearFarRows = 32
 
   /// Writes rows into the blocks of near windows.
@@ -31,59 +32,112 @@ extension CPUBackend {
     }
   }
 
-  func attendNearFar(_ request: BorrowRequest<CPUBackend>, segments: [AttentionSegment<Page>]) {
-    let parts = request.splitByGroup()
+  public func attend(_ request: BorrowRequest<CPUBackend>, segments: [AttentionSegment<Page>]) {
+    let hasWindow = segments.contains { segment in request.groups.contains { segment.near[$0] != nil } }
+    if request.isPlain, !hasWindow { return multiplyLent(request, segments: segments) }
+    if !request.loans.isEmpty {
+      guard let products = request.products else { preconditionFailure("a mixture needs room for products") }
+      multiplyLent(request.separated(into: products), segments: segments)
+    }
     let blocks = Self.blocks(of: segments, rows: Self.nearFarRows)
     let offsets = AttentionTiles.rowOffsets(segments)
-    pool.run(blocks.count * parts.count) { _, item in
-      let block = blocks[item / parts.count]
+    let groups = request.groups.map { ($0, request.products(of: $0)) }
+    pool.run(blocks.count * groups.count) { _, item in
+      let block = blocks[item / groups.count]
+      let (group, products) = groups[item % groups.count]
       let piece = NearFarPiece(
-        parts[item % parts.count], block: block, segment: segments[block.segment],
+        request, group: group, products: products, block: block, segment: segments[block.segment],
         tileStart: offsets[block.segment] + block.rows.lowerBound)
       withUnsafeTemporaryAllocation(byteCount: piece.scratchFloats * 4, alignment: 64) { memory in
         let scratch = NearFarScratch(memory.baseAddress!.assumingMemoryBound(to: Float.self), piece)
-        self.accumulateFar(piece, scratch)
         self.accumulateNear(piece, scratch)
         self.finish(piece, scratch)
       }
     }
   }
 
-  /// Lent rows at far positions times values, and what each row's far weights sum to.
-  private func accumulateFar(_ piece: NearFarPiece, _ scratch: NearFarScratch) {
-    let width = KVPageLayout.positions
-    let products = piece.loans.count
-    let far = piece.far(of: piece.positions.upperBound - 1)
-    guard products > 0, !far.isEmpty else { return }
-    let values = piece.segment.values[piece.group]
-    for page in far.lowerBound / width..<KVPageLayout.pageCount(length: far.upperBound) {
-      let count = min(width, piece.positions.upperBound - page * width)
-      for (index, loan) in piece.loans.enumerated() {
-        let tile = farTile(of: loan.lender, piece, page: page, product: index, scratch)
-        kernels.accumulate(
-          piece.type.kernelType, tile, piece.rowCount, values[page].memory.pointer, count, piece.dimension,
-          scratch.products + index * piece.dimension, products * piece.dimension)
+  /// Over near positions: own attention by the online softmax over pages, and what lent rows give.
+  private func accumulateNear(_ piece: NearFarPiece, _ scratch: NearFarScratch) {
+    guard let near = piece.near else { return }
+    let block = KVPageLayout.blockPositions
+    let perPage = KVPageLayout.positions / block
+    var blocks = near.window.neededBlocks(for: piece.positions)[...]
+    while let page = blocks.first.map({ $0 / perPage }) {
+      let inPage = blocks.prefix { $0 / perPage == page }
+      blocks = blocks.dropFirst(inPage.count)
+      let values = inPage.map { index in
+        near.values?[index]?.memory.pointer
+          ?? piece.segment.values[piece.group][page].memory.pointer
+          + KVPageLayout.byteCount(
+            headDimension: piece.dimension, type: piece.type, positions: index % perPage * block)
+      }
+      /// Adds rows of weights times the values of the page's near blocks.
+      func accumulate(
+        _ weights: UnsafePointer<Float>, rows: Int, into sums: UnsafeMutablePointer<Float>, stride: Int
+      ) {
+        for (index, values) in zip(inPage, values) {
+          kernels.accumulate(
+            piece.type.kernelType, weights + index % perPage * block, rows, values,
+            min(block, piece.positions.upperBound - index * block), piece.dimension, sums, stride)
+        }
+      }
+      attendNear(piece, page: page, blocks: inPage, near, scratch)
+      accumulate(scratch.logits, rows: piece.queryCount, into: scratch.output, stride: piece.dimension)
+      for (index, product) in piece.products.enumerated() {
+        lendNear(piece, product.lender, page: page, near.window, scratch, index: index)
+        accumulate(
+          scratch.tile, rows: piece.rowCount, into: scratch.products + index * piece.dimension,
+          stride: piece.products.count * piece.dimension)
       }
     }
   }
 
-  /// A tile of a lent head's rows, 0 at positions that are not far; adds its sums to the rows' far weight.
-  private func farTile(
-    of lender: LentHead<CPUBackend>, _ piece: NearFarPiece, page: Int, product: Int, _ scratch: NearFarScratch
-  ) -> UnsafePointer<Float> {
+  /// One page's step of the softmax: near weights in `scratch.logits`, 0 elsewhere.
+  private func attendNear(
+    _ piece: NearFarPiece, page: Int, blocks: ArraySlice<Int>, _ near: NearPages<Page>, _ scratch: NearFarScratch
+  ) {
     let width = KVPageLayout.positions
-    let kept = lender.tiles.map { $0[row: piece.tileStart + page * piece.segment.rows.count] }
-    if kept == nil { tile(of: lender, block: piece.block, segment: piece.segment, page: page, into: scratch.tile) }
-    guard piece.window != nil else { return UnsafePointer(kept ?? scratch.tile) }
-    for index in 0..<piece.rowCount {
-      let row = scratch.tile + index * width
-      if let kept { row.update(from: kept + index * width, count: width) }
-      let far = piece.far(of: piece.positions.lowerBound + index).local(toPage: page)
-      row.update(repeating: 0, count: far.lowerBound)
-      (row + far.upperBound).update(repeating: 0, count: width - far.upperBound)
-      scratch.farWeights[index * piece.loans.count + product] += Self.sumOfPage(row)
+    let block = KVPageLayout.blockPositions
+    let dimension = piece.dimension
+    for index in blocks {
+      guard let keys = near.keys[index] else { preconditionFailure("block \(index) of a near window is missing") }
+      kernels.scores(
+        piece.type.kernelType, scratch.query, dimension, piece.queryCount, dimension, keys.memory.pointer, block,
+        piece.scale, scratch.logits + (index * block - page * width))
     }
-    return UnsafePointer(scratch.tile)
+    for query in 0..<piece.queryCount {
+      let logits = scratch.logits + query * width
+      let position = piece.positions.lowerBound + query / piece.groupSize
+      let valid = min(width, position - page * width + 1)
+      let far = near.window.far(of: position).local(toPage: page)
+      guard valid > 0, far.count < valid else {
+        logits.update(repeating: 0, count: width)
+        continue
+      }
+      (logits + far.lowerBound).update(repeating: -.infinity, count: far.count)
+      let factor = kernels.softmax_step(logits, valid, scratch.maximums + query, scratch.sums + query)
+      if factor != 1 { kernels.scale(scratch.output + query * dimension, dimension, factor) }
+    }
+  }
+
+  /// One page of a lent head's rows in `scratch.tile`, 0 at positions that are not near; adds up their near weight.
+  private func lendNear(
+    _ piece: NearFarPiece, _ lender: LentHead<CPUBackend>, page: Int, _ window: NearWindow, _ scratch: NearFarScratch,
+    index: Int
+  ) {
+    let width = KVPageLayout.positions
+    if let tiles = lender.tiles {
+      let kept = tiles[row: piece.tileStart + page * piece.segment.rows.count]
+      scratch.tile.update(from: kept, count: piece.rowCount * width)
+    } else {
+      tile(of: lender, block: piece.block, segment: piece.segment, page: page, into: scratch.tile)
+    }
+    for row in 0..<piece.rowCount {
+      let weights = scratch.tile + row * width
+      let far = window.far(of: piece.positions.lowerBound + row).local(toPage: page)
+      (weights + far.lowerBound).update(repeating: 0, count: far.count)
+      scratch.nearWeights[row * piece.products.count + index] += Self.sumOfPage(weights)
+    }
   }
 
   private static func sumOfPage(_ row: UnsafePointer<Float>) -> Float {
@@ -95,82 +149,58 @@ extension CPUBackend {
     return sums.sum()
   }
 
-  /// Own attention over near positions, by the online softmax over pages.
-  private func accumulateNear(_ piece: NearFarPiece, _ scratch: NearFarScratch) {
-    guard let near = piece.near else { return }
-    let width = KVPageLayout.positions
-    let block = KVPageLayout.blockPositions
-    let dimension = piece.dimension
-    let queries = piece.queryCount
-    let values = piece.segment.values[piece.group]
-    var blocks = near.window.neededBlocks(for: piece.positions)[...]
-    while let page = blocks.first.map({ $0 * block / width }) {
-      let inPage = blocks.prefix { $0 * block / width == page }
-      blocks = blocks.dropFirst(inPage.count)
-      for index in inPage {
-        guard let keys = near.keys[index] else { preconditionFailure("block \(index) of a near window is missing") }
-        kernels.scores(
-          piece.type.kernelType, scratch.query, dimension, queries, dimension, keys.memory.pointer, block, piece.scale,
-          scratch.logits + (index * block - page * width))
-      }
-      for query in 0..<queries {
-        let logits = scratch.logits + query * width
-        let position = piece.positions.lowerBound + query / piece.groupSize
-        let valid = min(width, position - page * width + 1)
-        let far = near.window.far(of: position).local(toPage: page)
-        guard valid > 0, far.count < valid else {
-          logits.update(repeating: 0, count: width)
-          continue
-        }
-        (logits + far.lowerBound).update(repeating: -.infinity, count: far.count)
-        let factor = kernels.softmax_step(logits, valid, scratch.maximums + query, scratch.sums + query)
-        if factor != 1 { kernels.scale(scratch.output + query * dimension, dimension, factor) }
-      }
-      for index in inPage {
-        let start = index * block
-        let stored =
-          near.values?[index]?.memory.pointer
-          ?? values[page].memory.pointer
-          + KVPageLayout.byteCount(headDimension: dimension, type: piece.type, positions: start - page * width)
-        kernels.accumulate(
-          piece.type.kernelType, scratch.logits + (start - page * width), queries, stored,
-          min(block, piece.positions.upperBound - start), dimension, scratch.output, dimension)
-      }
-    }
-  }
-
   /// Weighs the near part by what the far weights leave, mixes the products in, and writes the rows out.
   private func finish(_ piece: NearFarPiece, _ scratch: NearFarScratch) {
     let dimension = piece.dimension
-    let products = piece.loans.count
-    for index in 0..<piece.rowCount {
-      let output = scratch.output + index * piece.groupSize * dimension
-      if piece.near != nil {
+    let width = piece.groupSize * dimension
+    for row in 0..<piece.rowCount {
+      let output = scratch.output + row * width
+      let batchRow = piece.segment.rows.lowerBound + piece.block.rows.lowerBound + row
+      let isMixed = piece.window?.far(of: piece.positions.lowerBound + row).isEmpty != true
+      if piece.window != nil {
         for head in 0..<piece.groupSize {
-          var farWeight: Float = 0
-          for product in 0..<products {
-            farWeight +=
-              scratch.mixture[head * KVPageLayout.positions + product]
-              * scratch.farWeights[index * products + product]
-          }
-          let share = max(0, 1 - farWeight) / scratch.sums[index * piece.groupSize + head]
-          kernels.scale(output + head * dimension, dimension, share)
+          let share = isMixed ? max(0, 1 - scratch.farWeight(piece, row: row, head: head)) : 1
+          kernels.scale(output + head * dimension, dimension, share / scratch.sums[row * piece.groupSize + head])
         }
       }
-      // The rows of products are to the mixture what values are to weights.
-      kernels.accumulate(
-        KINDRED_F32, scratch.mixture, piece.groupSize, scratch.products + index * products * dimension, products,
-        dimension, output, dimension)
-      let row = piece.request.output[row: piece.segment.rows.lowerBound + piece.block.rows.lowerBound + index]
-      (row + piece.group * piece.groupSize * dimension).update(from: output, count: piece.groupSize * dimension)
+      if isMixed, let products = piece.request.products {
+        let far = scratch.products + row * piece.products.count * dimension
+        for (index, product) in piece.products.enumerated() {
+          let whole = products[row: batchRow] + product.column * dimension
+          let part = far + index * dimension
+          for c in 0..<dimension { part[c] = whole[c] - part[c] }
+        }
+        // The rows of products are to the mixture what values are to weights.
+        kernels.accumulate(
+          KINDRED_F32, scratch.mixture, piece.groupSize, far, piece.products.count, dimension, output, dimension)
+      }
+      (piece.request.output[row: batchRow] + piece.group * width).update(from: output, count: width)
+    }
+  }
+}
+
+/// A product of a lent head's rows with a KV head's values.
+private struct LentProduct {
+  let lender: LentHead<CPUBackend>
+  /// Where the product stands among the columns of `BorrowRequest.products`, in heads.
+  let column: Int
+  let borrower: Borrower
+}
+
+extension BorrowRequest<CPUBackend> {
+  /// The products that one KV head uses, as ``separated(into:)`` numbers them.
+  fileprivate func products(of group: Int) -> [LentProduct] {
+    loans.flatMap { loan in loan.borrowers.map { (loan.lender, $0) } }.enumerated().compactMap { column, pair in
+      pair.1.group == group ? LentProduct(lender: pair.0, column: column, borrower: pair.1) : nil
     }
   }
 }
 
 /// Some rows of one segment with one KV head.
 private struct NearFarPiece {
-  /// The request of this KV head alone.
   let request: BorrowRequest<CPUBackend>
+  let group: Int
+  let products: [LentProduct]
   let block: CPUBackend.Block
   let segment: AttentionSegment<CPUBackend.Page>
   /// Where kept tiles of these rows begin, in rows of tiles.
@@ -179,20 +209,20 @@ private struct NearFarPiece {
   let window: NearWindow?
 
   init(
-    _ request: BorrowRequest<CPUBackend>, block: CPUBackend.Block, segment: AttentionSegment<CPUBackend.Page>,
-    tileStart: Int
+    _ request: BorrowRequest<CPUBackend>, group: Int, products: [LentProduct], block: CPUBackend.Block,
+    segment: AttentionSegment<CPUBackend.Page>, tileStart: Int
   ) {
-    precondition(request.loans.count <= KVPageLayout.positions, "more lent heads than a mixture may have")
+    precondition(products.count <= KVPageLayout.positions, "more lent heads than a mixture may have")
     self.request = request
+    self.group = group
+    self.products = products
     self.block = block
     self.segment = segment
     self.tileStart = tileStart
-    near = segment.near[request.groups[0]]
+    near = segment.near[group]
     window = near?.window
   }
 
-  var group: Int { request.groups[0] }
-  var loans: [Loan<CPUBackend>] { request.loans }
   var type: KVType { request.type }
   var scale: Float { request.shape.scale }
   var dimension: Int { request.shape.headDimension }
@@ -205,17 +235,14 @@ private struct NearFarPiece {
     segment.firstPosition + block.rows.lowerBound..<segment.firstPosition + block.rows.upperBound
   }
 
-  /// The far positions of the row at `position`: without a window, all that it sees.
-  func far(of position: Int) -> Range<Int> { window?.far(of: position) ?? 0..<position + 1 }
-
   var scratchFloats: Int { NearFarScratch.offsets(self).last ?? 0 }
 }
 
 /// What the work on one piece needs besides.
 private struct NearFarScratch {
   let tile: UnsafeMutablePointer<Float>  // [rows, 64]
-  let products: UnsafeMutablePointer<Float>  // [rows, products, D]
-  let farWeights: UnsafeMutablePointer<Float>  // [rows, products]
+  let products: UnsafeMutablePointer<Float>  // [rows, products, D], of near positions; then of far ones
+  let nearWeights: UnsafeMutablePointer<Float>  // [rows, products], what lent rows sum to at near positions
   let mixture: UnsafeMutablePointer<Float>  // [R, 64], what each product counts for each query head
   let output: UnsafeMutablePointer<Float>  // [rows, R, D]
   let query: UnsafeMutablePointer<Float>  // [rows, R, D]
@@ -226,7 +253,7 @@ private struct NearFarScratch {
   /// Where each part begins, and the end.
   static func offsets(_ piece: NearFarPiece) -> [Int] {
     let width = KVPageLayout.positions
-    let products = piece.rowCount * piece.loans.count
+    let products = piece.rowCount * piece.products.count
     let near = piece.near == nil ? 0 : piece.queryCount
     let sizes = [
       piece.rowCount * width, products * piece.dimension, products, piece.groupSize * width,
@@ -239,14 +266,12 @@ private struct NearFarScratch {
   init(_ memory: UnsafeMutablePointer<Float>, _ piece: NearFarPiece) {
     let offsets = Self.offsets(piece)
     memory.update(repeating: 0, count: offsets[9])
-    (tile, products, farWeights) = (memory, memory + offsets[1], memory + offsets[2])
+    (tile, products, nearWeights) = (memory, memory + offsets[1], memory + offsets[2])
     (mixture, output, query) = (memory + offsets[3], memory + offsets[4], memory + offsets[5])
     (logits, maximums, sums) = (memory + offsets[6], memory + offsets[7], memory + offsets[8])
-    for (product, loan) in piece.loans.enumerated() {
-      for borrower in loan.borrowers {
-        for (head, weight) in zip(borrower.queryHeads, borrower.weights) {
-          mixture[(head - piece.group * piece.groupSize) * KVPageLayout.positions + product] = weight
-        }
+    for (index, product) in piece.products.enumerated() {
+      for (head, weight) in zip(product.borrower.queryHeads, product.borrower.weights) {
+        mixture[(head - piece.group * piece.groupSize) * KVPageLayout.positions + index] = weight
       }
     }
     guard piece.near != nil else { return }
@@ -257,6 +282,14 @@ private struct NearFarScratch {
       (query + index * columns).update(
         from: source[row: piece.segment.rows.lowerBound + piece.block.rows.lowerBound + index] + piece.group * columns,
         count: columns)
+    }
+  }
+
+  /// What the far weights of a query head sum to: lent rows sum to 1 over all positions.
+  func farWeight(_ piece: NearFarPiece, row: Int, head: Int) -> Float {
+    let count = piece.products.count
+    return (0..<count).reduce(0) {
+      $0 + mixture[head * KVPageLayout.positions + $1] * (1 - nearWeights[row * count + $1])
     }
   }
 }

@@ -1,8 +1,9 @@
 // Products of activations with packed weights on the processor.
 //
-// Few rows meet quantised weights as int8, in two planes: the rounded values, and the rounded rest. Products that ask
-// for `ActivationPrecision.int16` use both. Many rows, on instruction sets with matrix tiles, meet them as bf16, in two
-// planes again until they are so many that this costs time. See docs/SPEED.md for accuracy and time.
+// Rows meet quantised weights as int8, in one plane, or for products that ask for `ActivationPrecision.int16` in two:
+// the rounded values, and the rounded rest. Many rows, on instruction sets with matrix tiles, meet them as bf16, in two
+// planes again. From `preciseRows` rows on, where arithmetic takes the time, one plane has to do in either form. See
+// docs/SPEED.md for accuracy and time.
 
 import CKindredKernels
 
@@ -10,11 +11,12 @@ extension CPUBackend {
   /// The forms of activations that kernels read, besides float.
   struct ActivationForms: OptionSet {
     let rawValue: Int
-    /// Two int8 planes.
+    /// int8, and what rounding to int8 has left.
     static let quants = ActivationForms(rawValue: 1)
+    static let restQuants = ActivationForms(rawValue: 2)
     /// bf16 tiles, and what rounding to bf16 has left.
-    static let tiles = ActivationForms(rawValue: 2)
-    static let restTiles = ActivationForms(rawValue: 4)
+    static let tiles = ActivationForms(rawValue: 4)
+    static let restTiles = ActivationForms(rawValue: 8)
   }
 
   /// Rows as float, and in the forms that products have asked for.
@@ -26,7 +28,7 @@ extension CPUBackend {
     var ready: ActivationForms = []
     /// The forms that products have asked for, by class of the number of rows.
     fileprivate var wanted: [ActivationForms] = [[], [], []]
-    private let values: AlignedBuffer, quants: AlignedBuffer, scales: AlignedBuffer, sums: AlignedBuffer
+    private let values: AlignedBuffer, quants: AlignedBuffer, blocks: AlignedBuffer
     private let tiles: AlignedBuffer, restTiles: AlignedBuffer
     private var padded: Int { (columns + 63) & ~63 }
 
@@ -35,11 +37,12 @@ extension CPUBackend {
       self.columns = columns
       let padded = (columns + 63) & ~63
       values = try AlignedBuffer(byteCount: rows * columns * 4)
-      // [planes, rows] of padded int8, padded / 32 scales and padded / 16 sums
+      // [planes, rows] of padded int8 and padded / 32 blocks. Memory that nobody writes costs nothing.
       quants = try AlignedBuffer(byteCount: rows * CPUBackend.planes * padded)
-      scales = try AlignedBuffer(byteCount: rows * CPUBackend.planes * padded / 8)
-      sums = try AlignedBuffer(byteCount: rows * CPUBackend.planes * padded / 4)
-      // Whole tiles of rows; memory that nobody writes costs nothing.
+      blocks = try AlignedBuffer(
+        byteCount: rows * CPUBackend.planes * padded / KINDRED_ACTIVATION_BLOCK
+          * MemoryLayout<kindred_activation_block>.stride)
+      // Whole tiles of rows.
       let tileRows = (rows + KINDRED_TILE_ROWS - 1) / KINDRED_TILE_ROWS * KINDRED_TILE_ROWS
       tiles = try AlignedBuffer(byteCount: tileRows * padded * 2)
       restTiles = try AlignedBuffer(byteCount: tileRows * padded * 2)
@@ -52,46 +55,48 @@ extension CPUBackend {
 
     /// Makes forms of row `index` of `count` from its float values.
     func make(_ forms: ActivationForms, row index: Int, of count: Int, with kernels: kindred_kernels) {
-      if forms.contains(.quants) { quantize(row: index, of: count, with: kernels) }
-      if !forms.isDisjoint(with: [.tiles, .restTiles]) {
-        packTiles(forms, of: self[row: index], columns: 0..<columns, row: index, with: kernels)
-      }
+      make(forms, of: self[row: index], columns: 0..<columns, row: index, of: count, with: kernels)
     }
 
-    /// Writes values of some columns of row `index` as bf16.
-    func packTiles(
+    /// Makes forms of some columns, from a multiple of 64 on, of row `index` of `count`.
+    func make(
       _ forms: ActivationForms, of values: UnsafePointer<Float>, columns part: Range<Int>, row index: Int,
-      with kernels: kindred_kernels
+      of count: Int, with kernels: kindred_kernels
     ) {
-      kernels.pack_tile_row(
-        values, part.lowerBound, part.count, columns, index, tiles.pointer.assumingMemoryBound(to: UInt16.self),
-        forms.contains(.restTiles) ? restTiles.pointer.assumingMemoryBound(to: UInt16.self) : nil)
-    }
-
-    /// Quantises a row, then what rounding has left. The planes stand one after the other, each of `count` rows.
-    private func quantize(row index: Int, of count: Int, with kernels: kindred_kernels) {
-      withUnsafeTemporaryAllocation(byteCount: columns * 4, alignment: 64) { memory in
-        let rest = memory.baseAddress!.assumingMemoryBound(to: Float.self)
-        var source = UnsafePointer(self[row: index])
-        for plane in 0..<CPUBackend.planes {
-          let row = plane * count + index
-          let quants = quants.pointer.assumingMemoryBound(to: Int8.self) + row * padded
-          let scales = scales.pointer.assumingMemoryBound(to: Float.self) + row * padded / 32
-          let sums = sums.pointer.assumingMemoryBound(to: Int32.self) + row * padded / 16
-          kernels.quantize(source, columns, quants, scales, sums)
-          kindred_residual(source, columns, quants, scales, rest)
-          source = UnsafePointer(rest)
+      if !forms.isDisjoint(with: [.quants, .restQuants]) {
+        let (quants, blocks) = quants(row: index, from: part.lowerBound)
+        kernels.quantize(values, part.count, quants, blocks)
+        if forms.contains(.restQuants) {
+          withUnsafeTemporaryAllocation(byteCount: part.count * 4, alignment: 64) { memory in
+            let rest = memory.baseAddress!.assumingMemoryBound(to: Float.self)
+            kindred_residual(values, part.count, quants, blocks, rest)
+            let (restQuants, restBlocks) = self.quants(row: count + index, from: part.lowerBound)
+            kernels.quantize(rest, part.count, restQuants, restBlocks)
+          }
         }
       }
+      if !forms.isDisjoint(with: [.tiles, .restTiles]) {
+        kernels.pack_tile_row(
+          values, part.lowerBound, part.count, columns, index, tiles.pointer.assumingMemoryBound(to: UInt16.self),
+          forms.contains(.restTiles) ? restTiles.pointer.assumingMemoryBound(to: UInt16.self) : nil)
+      }
     }
 
-    /// The rows as float and int8, with the quants from row `first` of both planes on.
-    func kernelView(from first: Int = 0) -> kindred_activations {
-      kindred_activations(
-        columns: columns, values: self[row: 0],
-        quants: quants.pointer.assumingMemoryBound(to: Int8.self) + first * padded,
-        scales: scales.pointer.assumingMemoryBound(to: Float.self) + first * padded / 32,
-        sums: sums.pointer.assumingMemoryBound(to: Int32.self) + first * padded / 16)
+    /// The quants and blocks of row `index`, counted over both planes, which stand one after the other.
+    private func quants(
+      row index: Int, from column: Int = 0
+    ) -> (quants: UnsafeMutablePointer<Int8>, blocks: UnsafeMutablePointer<kindred_activation_block>) {
+      let element = index * padded + column
+      return (
+        quants.pointer.assumingMemoryBound(to: Int8.self) + element,
+        blocks.pointer.assumingMemoryBound(to: kindred_activation_block.self) + element / KINDRED_ACTIVATION_BLOCK
+      )
+    }
+
+    /// The rows from `row` on as float and int8, of the second plane where they start after `count` rows of the first.
+    func kernelView(from row: Int = 0, after count: Int = 0) -> kindred_activations {
+      let (quants, blocks) = quants(row: count + row)
+      return kindred_activations(columns: columns, values: self[row: row], quants: quants, blocks: blocks)
     }
 
     /// The rows from `row`, a multiple of 16, on as bf16 tiles.
@@ -107,7 +112,8 @@ extension CPUBackend {
   private static let planes = 2
   /// Rows from which products go through matrix tiles: a whole tile.
   private static let manyRows = KINDRED_TILE_ROWS
-  /// Rows below which quantised weights, too, meet what rounding to bf16 has left: unpacking them takes most of the time.
+  /// Rows below which quantised weights, too, meet what rounding to int8 or bf16 has left. Short prompts and batches of
+  /// decoding sequences stay that precise, and unpacking weights takes much of their time anyway.
   private static let preciseRows = 128
   /// Rows up to which both planes go through a kernel as rows of one call: weights are then read once, which is what
   /// takes the time.
@@ -116,10 +122,13 @@ extension CPUBackend {
   private static let smallestPiece = 1 << 18
   /// Panels that the dense kernel reads side by side for one row.
   private static let densePanels = 4
-  /// Panels of gate and of up in one piece of a gated product, and the rows that go through it together.
-  private static let gatedPanels = 4, gatedRows = 512
-  /// Bytes of scratch of a worker: what the kernels work in, and results of gate and up.
-  static let scratchBytes = KINDRED_TILE_SCRATCH_BYTES + 2 * gatedRows * gatedPanels * KINDRED_PANEL_ROWS * 4
+  /// Panels of gate and of up in one piece of a gated product, and the rows that go through it together: their results
+  /// and activations share the second-level cache. As int8, where rows go by sixes, caches may be smaller.
+  private static let gatedPanels = 4, gatedTileRows = 512, gatedQuantRows = 258
+  /// Bytes in which the kernels of a worker work.
+  static let scratchBytes = KINDRED_TILE_SCRATCH_BYTES
+  /// Bytes of results of gate and up that a worker keeps.
+  static let gatedBytes = 2 * gatedTileRows * gatedPanels * KINDRED_PANEL_ROWS * 4
   /// Panels of one piece of a product in tiles, which share activations in the second-level cache.
   private static let tilePanels = 8
 
@@ -145,12 +154,15 @@ extension CPUBackend {
   private static func rowClass(_ rows: Int) -> Int { rows < manyRows ? 0 : rows < preciseRows ? 1 : 2 }
 
   /// The form in which a product takes its rows.
-  private func form(for type: TensorType, rows: Int) -> ActivationForms {
+  private func form(for product: Product<CPUBackend>, rows: Int) -> ActivationForms {
     let isTiled = rows >= Self.manyRows && kernels.multiply_tiles != nil
-    switch type {
+    let isPrecise = rows < Self.preciseRows
+    switch product.matrix.type {
     case .f32, .f16: return []
     case .bf16: return isTiled ? [.tiles, .restTiles] : []
-    default: return !isTiled ? .quants : rows < Self.preciseRows ? [.tiles, .restTiles] : .tiles
+    default:
+      if isTiled { return isPrecise ? [.tiles, .restTiles] : .tiles }
+      return isPrecise && product.precision == .int16 ? [.quants, .restQuants] : .quants
     }
   }
 
@@ -158,7 +170,7 @@ extension CPUBackend {
     var forms: ActivationForms = []
     var panels = 0
     for product in products {
-      forms.formUnion(form(for: product.matrix.type, rows: rows))
+      forms.formUnion(form(for: product, rows: rows))
       panels += product.matrix.panelCount
     }
     require(forms, of: input, rows: rows)
@@ -179,13 +191,17 @@ extension CPUBackend {
       let size = self.pieceSize(of: product, rows: rows, ordinary: piece)
       let first = (item - starts[index]) * size
       self.multiply(
-        input, rows: rows, product, panels: first..<min(first + size, product.matrix.panelCount), worker: worker)
+        input,
+        ProductPart(
+          product: product, rows: 0..<rows, allRows: rows,
+          panels: first..<min(first + size, product.matrix.panelCount), output: product.output[row: 0],
+          stride: product.output.columns, worker: worker))
     }
   }
 
   /// Panels in one piece of a product.
   private func pieceSize(of product: Product<CPUBackend>, rows: Int, ordinary: Int) -> Int {
-    if form(for: product.matrix.type, rows: rows).contains(.tiles) {
+    if form(for: product, rows: rows).contains(.tiles) {
       let count = product.matrix.panelCount
       let rounds = (count + Self.tilePanels * pool.threadCount - 1) / (Self.tilePanels * pool.threadCount)
       return (count + rounds * pool.threadCount - 1) / (rounds * pool.threadCount)
@@ -194,104 +210,71 @@ extension CPUBackend {
     return (ordinary + Self.densePanels - 1) / Self.densePanels * Self.densePanels
   }
 
-  /// Some panels of one product.
-  private func multiply(
-    _ input: Activations, rows: Int, _ product: Product<CPUBackend>, panels: Range<Int>, worker: Int
-  ) {
-    let form = form(for: product.matrix.type, rows: rows)
+  /// What one thread computes of a product, and where it puts it.
+  private struct ProductPart {
+    let product: Product<CPUBackend>
+    /// Rows of activations, of so many.
+    let rows: Range<Int>, allRows: Int
+    let panels: Range<Int>
+    /// Element (i, r) goes to `output[(i - rows.lowerBound) * stride + r]`.
+    let output: UnsafeMutablePointer<Float>
+    let stride: Int
+    let worker: Int
+  }
+
+  private func multiply(_ input: Activations, _ part: ProductPart) {
+    let form = form(for: part.product, rows: part.allRows)
+    let first = part.rows.lowerBound
     if form.contains(.tiles) {
-      multiplyTiles(
-        input.tileView(form), rows: rows, product, panels: panels, worker: worker, output: product.output[row: 0],
-        stride: product.output.columns)
-    } else if form.isEmpty || product.precision == .int8 {
-      multiply(input.kernelView(), rows: rows, product, panels: panels)
-    } else if rows > Self.jointRows {
+      multiplyTiles(input.tileView(form, from: first), part)
+    } else if !form.contains(.restQuants) {
+      multiply(input.kernelView(from: first), part, panels: part.panels)
+    } else if part.rows.count > Self.jointRows {
       // A panel stays in the cache from one plane to the next.
-      for panel in panels {
-        multiply(input.kernelView(), rows: rows, product, panels: panel..<panel + 1)
-        multiply(input.kernelView(from: rows), rows: rows, product, panels: panel..<panel + 1, isRest: true)
+      let rest = input.kernelView(from: first, after: part.allRows)
+      for panel in part.panels {
+        multiply(input.kernelView(from: first), part, panels: panel..<panel + 1)
+        multiply(rest, part, panels: panel..<panel + 1, isRest: true)
       }
     } else {
-      multiplyPlanesTogether(input, rows: rows, product, panels: panels)
+      multiplyPlanesTogether(input, part)
     }
   }
 
-  private func multiplyTiles(
-    _ view: kindred_tiles, rows: Int, _ product: Product<CPUBackend>, panels: Range<Int>, worker: Int,
-    output: UnsafeMutablePointer<Float>, stride: Int
-  ) {
+  private func multiplyTiles(_ view: kindred_tiles, _ part: ProductPart) {
+    let product = part.product
     withUnsafePointer(to: view) { tiles in
       kernels.multiply_tiles(
-        product.matrix.type.kernelType, product.matrix.panels.pointer, panels.lowerBound, panels.upperBound,
-        product.matrix.rows, tiles, rows, product.bias.map { UnsafePointer($0[row: 0]) }, product.accumulates, output,
-        stride, tileScratch.pointer + worker * Self.scratchBytes)
+        product.matrix.type.kernelType, product.matrix.panels.pointer, part.panels.lowerBound, part.panels.upperBound,
+        product.matrix.rows, tiles, part.rows.count, product.bias.map { UnsafePointer($0[row: 0]) },
+        product.accumulates, part.output, part.stride, tileScratch.pointer + part.worker * Self.scratchBytes)
     }
   }
 
-  public func gatedProduct(
-    _ input: Activations, rows: Int, gate: Product<CPUBackend>, up: Product<CPUBackend>, into output: Activations,
-    for next: Product<CPUBackend>
-  ) {
-    let form = form(for: gate.matrix.type, rows: rows)
-    let nextForm = self.form(for: next.matrix.type, rows: rows)
-    guard form.contains(.tiles), self.form(for: up.matrix.type, rows: rows) == form, nextForm.contains(.tiles) else {
-      multiply(input, rows: rows, [gate, up])
-      return fill(output, rows: rows) { row in
-        self.kernels.silu_multiply(gate.output[row: row], up.output[row: row], output.columns, output[row: row])
-      }
-    }
-    require(form, of: input, rows: rows)
-    let panels = gate.matrix.panelCount
-    let pieces = (panels + Self.gatedPanels - 1) / Self.gatedPanels
-    let width = Self.gatedPanels * KINDRED_PANEL_ROWS
-    pool.run(pieces) { worker, piece in
-      let part = piece * Self.gatedPanels..<min((piece + 1) * Self.gatedPanels, panels)
-      let columns = part.lowerBound * KINDRED_PANEL_ROWS..<min(part.upperBound * KINDRED_PANEL_ROWS, gate.matrix.rows)
-      // [rows, width] of gate and of up, which stay in the second-level cache
-      let scratch = self.tileScratch.pointer + worker * Self.scratchBytes + KINDRED_TILE_SCRATCH_BYTES
-      let gates = scratch.assumingMemoryBound(to: Float.self)
-      let ups = gates + Self.gatedRows * width
-      for first in stride(from: 0, to: rows, by: Self.gatedRows) {
-        let count = min(Self.gatedRows, rows - first)
-        for (product, target) in [(gate, gates), (up, ups)] {
-          self.multiplyTiles(
-            input.tileView(form, from: first), rows: count, product, panels: part, worker: worker,
-            output: target - columns.lowerBound, stride: width)
-        }
-        for row in 0..<count {
-          self.kernels.silu_multiply(gates + row * width, ups + row * width, columns.count, gates + row * width)
-          output.packTiles(nextForm, of: gates + row * width, columns: columns, row: first + row, with: self.kernels)
-        }
-      }
-    }
-    output.ready = nextForm
-  }
-
-  /// One product with one plane; the rest is added to what the first plane has given.
+  /// Some panels with one plane; the rest is added to what the first plane has given.
   private func multiply(
-    _ view: kindred_activations, rows: Int, _ product: Product<CPUBackend>, panels: Range<Int>, isRest: Bool = false
+    _ view: kindred_activations, _ part: ProductPart, panels: Range<Int>, isRest: Bool = false
   ) {
+    let product = part.product
     withUnsafePointer(to: view) { view in
       kernels.multiply(
         product.matrix.type.kernelType, product.matrix.panels.pointer, panels.lowerBound, panels.upperBound,
-        product.matrix.rows, view, rows, isRest ? nil : product.bias.map { UnsafePointer($0[row: 0]) },
-        isRest || product.accumulates, product.output[row: 0], product.output.columns)
+        product.matrix.rows, view, part.rows.count, isRest ? nil : product.bias.map { UnsafePointer($0[row: 0]) },
+        isRest || product.accumulates, part.output, part.stride)
     }
   }
 
-  /// Both planes in one call, some panels at a time. Sums are added in the order of two calls, so that results do not
-  /// depend on the number of rows.
-  private func multiplyPlanesTogether(
-    _ input: Activations, rows: Int, _ product: Product<CPUBackend>, panels: Range<Int>
-  ) {
-    let matrix = product.matrix
-    let group = min(panels.count, 16)  // panels whose sums stay in the first-level cache
+  /// Both planes of all rows in one call, some panels at a time. Sums are added in the order of two calls, so that
+  /// results do not depend on the number of rows.
+  private func multiplyPlanesTogether(_ input: Activations, _ part: ProductPart) {
+    let (product, matrix, rows) = (part.product, part.product.matrix, part.allRows)
+    let group = min(part.panels.count, 16)  // panels whose sums stay in the first-level cache
     let width = group * KINDRED_PANEL_ROWS
     withUnsafeTemporaryAllocation(byteCount: Self.planes * rows * width * 4, alignment: 64) { memory in
       let sums = memory.baseAddress!.assumingMemoryBound(to: Float.self)  // [planes, rows, width]
-      for panel in stride(from: panels.lowerBound, to: panels.upperBound, by: group) {
+      for panel in stride(from: part.panels.lowerBound, to: part.panels.upperBound, by: group) {
         let first = panel * KINDRED_PANEL_ROWS
-        let end = min(panel + group, panels.upperBound)
+        let end = min(panel + group, part.panels.upperBound)
         withUnsafePointer(to: input.kernelView()) { view in
           kernels.multiply(
             matrix.type.kernelType, matrix.panels.pointer, panel, end, matrix.rows, view, rows * Self.planes, nil,
@@ -301,9 +284,55 @@ extension CPUBackend {
         for row in 0..<rows {
           kindred_add_planes(
             sums + row * width, sums + (rows + row) * width, product.bias.map { UnsafePointer($0[row: 0]) + first },
-            product.accumulates, count, product.output[row: row] + first)
+            product.accumulates, count, part.output + row * part.stride + first)
         }
       }
     }
+  }
+
+  // MARK: Gate and up
+
+  public func gatedProduct(
+    _ input: Activations, rows: Int, gate: Product<CPUBackend>, up: Product<CPUBackend>, into output: Activations,
+    for next: Product<CPUBackend>
+  ) {
+    let forms = form(for: gate, rows: rows).union(form(for: up, rows: rows))
+    let nextForm = form(for: next, rows: rows)
+    let integer: ActivationForms = [.quants, .restQuants]
+    let sameKind = forms.isDisjoint(with: integer) == nextForm.isDisjoint(with: integer)
+    guard rows >= Self.manyRows, !forms.isEmpty, !nextForm.isEmpty, sameKind else {
+      multiply(input, rows: rows, [gate, up])
+      return fill(output, rows: rows) { row in
+        self.kernels.silu_multiply(gate.output[row: row], up.output[row: row], output.columns, output[row: row])
+      }
+    }
+    require(forms, of: input, rows: rows)
+    let together = forms.contains(.tiles) ? Self.gatedTileRows : Self.gatedQuantRows
+    let panels = gate.matrix.panelCount
+    let pieces = (panels + Self.gatedPanels - 1) / Self.gatedPanels
+    let width = Self.gatedPanels * KINDRED_PANEL_ROWS
+    pool.run(pieces) { worker, piece in
+      let part = piece * Self.gatedPanels..<min((piece + 1) * Self.gatedPanels, panels)
+      let columns = part.lowerBound * KINDRED_PANEL_ROWS..<min(part.upperBound * KINDRED_PANEL_ROWS, gate.matrix.rows)
+      // [rows, width] of gate and of up, which stay in the second-level cache
+      let gates = (self.gatedScratch.pointer + worker * Self.gatedBytes).assumingMemoryBound(to: Float.self)
+      let ups = gates + together * width
+      for first in stride(from: 0, to: rows, by: together) {
+        let count = min(together, rows - first)
+        for (product, target) in [(gate, gates), (up, ups)] {
+          self.multiply(
+            input,
+            ProductPart(
+              product: product, rows: first..<first + count, allRows: rows, panels: part,
+              output: target - columns.lowerBound, stride: width, worker: worker))
+        }
+        for row in 0..<count {
+          let gated = gates + row * width
+          self.kernels.silu_multiply(gated, ups + row * width, columns.count, gated)
+          output.make(nextForm, of: gated, columns: columns, row: first + row, of: rows, with: self.kernels)
+        }
+      }
+    }
+    output.ready = nextForm
   }
 }

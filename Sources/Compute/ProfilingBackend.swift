@@ -146,7 +146,7 @@ public final class ProfilingBackend<Base: Backend>: Backend {
   public func attend(_ request: AttentionRequest<ProfilingBackend>, segments: [AttentionSegment<Page>]) {
     let forwarded = AttentionRequest<Base>(
       query: request.query, shape: request.shape, type: request.type, groups: request.groups, output: request.output,
-      logSumExp: request.logSumExp)
+      logSumExp: request.logSumExp, kept: request.kept)
     timed(.attend) { base.attend(forwarded, segments: segments) }
   }
 
@@ -161,7 +161,8 @@ public final class ProfilingBackend<Base: Backend>: Backend {
   public func attend(_ request: BorrowRequest<ProfilingBackend>, segments: [AttentionSegment<Page>]) {
     let forwarded = BorrowRequest<Base>(
       loans: request.loans.map { Loan(lender: Self.forwarded($0.lender), borrowers: $0.borrowers) },
-      groups: request.groups, shape: request.shape, type: request.type, output: request.output, query: request.query)
+      groups: request.groups, shape: request.shape, type: request.type, output: request.output, query: request.query,
+      products: request.products)
     timed(.borrow) { base.attend(forwarded, segments: segments) }
   }
 

@@ -75,12 +75,9 @@ public final class Session<B: Backend> {
     case unmapped
     /// All layers of both models, until there are enough tokens for a map.
     case establishing(PaperRecipe, large: LentAttention<B>, small: LentAttention<B>)
-    /// The layers that the plan uses, of the small model and of the large one itself.
-    case mapped(lent: LentAttention<B>?, shared: LentAttention<B>?)
+    /// The heads that the plan uses.
+    case mapped(Borrowing<B>)
   }
-
-  /// Rows of a sequence up to which lent rows are kept instead of recomputed tile by tile.
-  private static var keptRows: Int { 8 }
 
   /// Starts with one empty sequence.
   ///
@@ -134,15 +131,8 @@ public final class Session<B: Backend> {
   private func adopt(_ newPlan: AttentionPlan) throws(ComputeError) {
     plan = newPlan
     state.store.adopt(plan)
-    smallState?.store.dropLayers(from: plan.lenderDepth)
-    func record(_ state: RunState<B>?, layers: [Int]) throws(ComputeError) -> LentAttention<B>? {
-      guard let state, !layers.isEmpty else { return nil }
-      return try LentAttention(
-        backend: decoder.backend, store: state.store, layers: layers, rowCapacity: state.rowCapacity)
-    }
-    phase = .mapped(
-      lent: try record(smallState, layers: plan.lentHeads.map(\.layer)),
-      shared: try record(state, layers: plan.sharedLayers))
+    smallState?.store.lend(for: plan)
+    phase = .mapped(try Borrowing(plan, large: state.store, small: smallState?.store, rowCapacity: state.rowCapacity))
   }
 
   /// Positions that both models can hold.
@@ -275,15 +265,10 @@ public final class Session<B: Backend> {
         let isRecorded = parts.allSatisfy { $0.line == 0 }
         try forwardSmall(smallBatch, lending: isRecorded ? small : nil)
         try decoder.forward(largeBatch, state: state, lending: isRecorded ? large : nil)
-      case .mapped(let lent, let shared):
-        lent?.truncate()
-        shared?.truncate()
-        try forwardSmall(smallBatch, lending: lent, depth: plan.lenderDepth)
-        if smallBatch.runs.allSatisfy({ $0.rows.count <= Self.keptRows }) {
-          try lent?.keepRows(of: plan.lentHeads, runs: smallBatch.runs)
-        }
-        try decoder.forward(
-          largeBatch, state: state, borrowing: Borrowing(plan: plan, lent: lent, shared: shared), lending: shared)
+      case .mapped(let borrowing):
+        try borrowing.beginPass(runs: largeBatch.runs)
+        try forwardSmall(smallBatch, lending: borrowing.lent, depth: plan.lenderDepth)
+        try decoder.forward(largeBatch, state: state, borrowing: borrowing, lending: borrowing.shared)
       }
     } catch {
       for part in parts { cut(part.line, to: lines[part.line].tokens.count) }

@@ -71,7 +71,8 @@ public final class KVStore<B: Backend> {
   /// The type of stored elements.
   public let type: KVType
 
-  private let backend: B
+  /// Where the pages are.
+  public let backend: B
   private var retention: [[(keys: Retention, values: Retention)]]  // [layer][KV head]
   private var sequences: [SequenceID: Sequence] = [:]
   private var nextID = 0
@@ -186,14 +187,17 @@ public final class KVStore<B: Backend> {
     retention[layer][head] = (.near(window), dropsValues ? .near(window) : .all)
   }
 
+  /// Frees the keys and values of a unit in every sequence, and stores none from now on.
+  public func dropUnit(layer: Int, head: Int) {
+    dropKeys(layer: layer, head: head)
+    retention[layer][head].values = .none
+    for id in sequences.keys { sequences[id]?.values[layer][head] = Stored() }
+  }
+
   /// Frees all of the layers from `layer` on, and stores nothing there from now on.
   public func dropLayers(from layer: Int) {
     for index in layer..<max(layer, layerCount) {
-      for head in 0..<shape.kvHeads {
-        dropKeys(layer: index, head: head)
-        retention[index][head].values = .none
-        for id in sequences.keys { sequences[id]?.values[index][head] = Stored() }
-      }
+      for head in 0..<shape.kvHeads { dropUnit(layer: index, head: head) }
     }
   }
 

@@ -25,7 +25,8 @@ public struct DecoderModel<B: Backend>: Sendable {
   /// Runs the rows of a batch through the layers: stores their keys and values and leaves their hidden states in
   /// `state`, from which ``logits(rows:state:)`` computes what is wanted.
   ///
-  /// A row's result does not depend, bit for bit, on which other rows share its pass.
+  /// A row's result does not depend, bit for bit, on which other rows share its pass, and on their number only as
+  /// `Backend` says.
   ///
   /// - Parameters:
   ///   - batch: the rows.
@@ -76,6 +77,7 @@ public struct DecoderModel<B: Backend>: Sendable {
       attention(layer, batch: batch, angles: angles, state: state, borrowing: borrowing, lending: lending)
       state.store.trimWindows(batch.runs, layer: layer)
       if endsInAttention, layer == layers.upperBound - 1 { break }
+      projectAttention(layer, rows: batch.tokens.count, state: state)
       feedForward(layer, rows: batch.tokens.count, state: state)
     }
   }
@@ -149,7 +151,10 @@ public struct DecoderModel<B: Backend>: Sendable {
     let rows = batch.tokens.count
     let type = state.store.type
     let segments = state.store.segments(batch.runs, layer: index)
-    let ownGroups = borrowing?.plan.ownGroups(layer: index) ?? Array(0..<shape.kvHeads)
+    // Of the last layer of a lending model some KV heads may store nothing: nobody uses them.
+    let ownGroups =
+      borrowing?.plan.ownGroups(layer: index)
+      ?? (0..<shape.kvHeads).filter { head in segments.allSatisfy { !$0.keys[head].isEmpty } }
     let usesKeys = borrowing?.plan.usesKeys(layer: index) ?? true
 
     backend.normalize(
@@ -176,21 +181,24 @@ public struct DecoderModel<B: Backend>: Sendable {
       backend.attend(
         AttentionRequest(
           query: state.query, shape: shape, type: type, groups: ownGroups, output: state.attended,
-          logSumExp: lends ? state.logSumExp : nil),
+          logSumExp: lends ? state.logSumExp : nil, kept: lending?.keptHeads(layer: index) ?? []),
         segments: segments)
       lending?.record(layer: index, query: state.query, logSumExp: state.logSumExp, rows: rows)
     }
     if let borrowing, ownGroups.count < shape.kvHeads {
       backend.attend(
         BorrowRequest(
-          loans: borrowing.loans(layer: index, groupSize: shape.groupSize, runs: batch.runs),
+          loans: borrowing.loans(layer: index, runs: batch.runs),
           groups: (0..<shape.kvHeads).filter { !ownGroups.contains($0) }, shape: shape, type: type,
-          output: state.attended, query: usesKeys ? state.query : nil),
+          output: state.attended, query: usesKeys ? state.query : nil, products: borrowing.products),
         segments: segments)
     }
+  }
+
+  private func projectAttention(_ index: Int, rows: Int, state: RunState<B>) {
     backend.prepare(state.attended, rows: rows, into: state.attendedInput)
     backend.multiply(
-      state.attendedInput, rows: rows, [layer.attentionOutput(into: state.hidden, accumulates: true)])
+      state.attendedInput, rows: rows, [weights.layers[index].attentionOutput(into: state.hidden, accumulates: true)])
   }
 
   private func feedForward(_ index: Int, rows: Int, state: RunState<B>) {

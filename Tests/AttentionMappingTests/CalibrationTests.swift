@@ -8,7 +8,7 @@ import KindredKVStore
 import KindredTransformer
 import Testing
 
-@testable import KindredAttentionMapping
+import KindredAttentionMapping
 
 /// A folder that goes when the test ends.
 private final class TemporaryFolder {
@@ -119,9 +119,11 @@ private struct Interruption: Error {}
     }
     var restored = CandidateSums<CPUBackend>(
       large: pair.large.configuration, small: pair.small.configuration, near: near, backend: pair.large.backend)
-    #expect(restored.restore(sums.stored))
+    let isRestored = restored.restore(sums.stored)
+    #expect(isRestored)
     #expect(restored.units == sums.units)
-    #expect(!restored.restore(sums.stored.dropLast(4)))
+    let isCutRestored = restored.restore(sums.stored.dropLast(4))
+    #expect(!isCutRestored)
   }
 }
 
@@ -249,8 +251,8 @@ private struct Interruption: Error {}
     _ = try Self.calibration(Self.options(), journal: folder.file("journal")).run()
     let size = try Data(contentsOf: URL(fileURLWithPath: folder.file("journal"))).count
     let lower = try Self.calibration(Self.options { $0.budget = .ratio(0.3) }, journal: folder.file("journal")).run()
-    #expect(
-      try lower.plan == Self.calibration(Self.options { $0.budget = .ratio(0.3) }, journal: folder.file("x")).run().plan)
+    let fresh = try Self.calibration(Self.options { $0.budget = .ratio(0.3) }, journal: folder.file("x")).run()
+    #expect(lower.plan == fresh.plan)
     #expect(try Data(contentsOf: URL(fileURLWithPath: folder.file("journal"))).count > size)
     _ = try Self.calibration(Self.options { $0.seed = 1 }, journal: folder.file("journal"))
     #expect(try Data(contentsOf: URL(fileURLWithPath: folder.file("journal"))).count < 200)
@@ -282,15 +284,31 @@ private struct Interruption: Error {}
     #expect(throws: CalibrationError.self) { try run(1) }
   }
 
-  @Test(arguments: [
-    ("tokens", { $0.tokens = 100 }), ("context", { $0.context = 8 }), ("mixture", { $0.mixture = 0 }),
-    ("near-window", { $0.near = NearWindow(positions: 0) }), ("sinks", { $0.near = NearWindow(positions: 1, sinks: -1) }),
-    ("near-window and sinks", { $0.near = NearWindow(positions: 47, sinks: 1) }),
-    ("ratio", { $0.budget = .ratio(1.5) }), ("ratio", { $0.budget = .ratio(.nan) }),
-    ("kv-budget", { $0.budget = .bytes(0) }), ("max-kl", { $0.budget = .divergence(-1) }),
-    ("text", { $0.tokens = 4_800 }), ("context: expected at most", { $0.context = 300; $0.tokens = 900 }),
-  ] as [(String, @Sendable (inout CalibrationOptions) -> Void)])
-  func badOptionsGetALine(start: String, change: @Sendable (inout CalibrationOptions) -> Void) throws {
+  private typealias Change = @Sendable (inout CalibrationOptions) -> Void
+
+  private static let badOptions: [(String, Change)] = {
+    let tokens: Change = { $0.tokens = 100 }
+    let context: Change = { $0.context = 8 }
+    let mixture: Change = { $0.mixture = 0 }
+    let window: Change = { $0.near = NearWindow(positions: 0) }
+    let sinks: Change = { $0.near = NearWindow(positions: 1, sinks: -1) }
+    let both: Change = { $0.near = NearWindow(positions: 47, sinks: 1) }
+    let ratio: Change = { $0.budget = .ratio(1.5) }
+    let noRatio: Change = { $0.budget = .ratio(.nan) }
+    let bytes: Change = { $0.budget = .bytes(0) }
+    let divergence: Change = { $0.budget = .divergence(-1) }
+    let text: Change = { $0.tokens = 4_800 }
+    let long: Change = { ($0.context, $0.tokens) = (300, 900) }
+    return [
+      ("tokens", tokens), ("context", context), ("mixture", mixture), ("near-window", window), ("sinks", sinks),
+      ("near-window and sinks", both), ("ratio", ratio), ("ratio", noRatio), ("kv-budget", bytes),
+      ("max-kl", divergence), ("text", text), ("context: expected at most", long),
+    ]
+  }()
+
+  @Test(arguments: badOptions.indices)
+  func badOptionsGetALine(number: Int) throws {
+    let (start, change) = Self.badOptions[number]
     let folder = try TemporaryFolder()
     do {
       _ = try Self.calibration(Self.options(change), journal: folder.file("journal"))

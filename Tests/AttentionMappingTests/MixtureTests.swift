@@ -3,7 +3,7 @@
 import Foundation
 import Testing
 
-@testable import KindredAttentionMapping
+import KindredAttentionMapping
 
 /// A problem of `count` random candidates of `dimension` elements.
 private func randomProblem(count: Int, dimension: Int, random: inout SeededGenerator) -> MixtureProblem {

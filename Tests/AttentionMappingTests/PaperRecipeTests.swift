@@ -97,18 +97,16 @@ struct TinyPair {
     for expected in try TinyPair(set: set).expected.mapped {
       let pair = try TinyPair(set: set)
       let plan = try pair.establish(expected.layers)
-      for unit in plan.mappedUnits { pair.largeState.store.dropKeys(layer: unit.layer, head: unit.group) }
-      pair.smallState.store.dropLayers(from: plan.lenderDepth)
-      let lent = try LentAttention(
-        backend: pair.large.backend, store: pair.smallState.store, layers: plan.lentHeads.map(\.layer),
-        rowCapacity: 64)
+      pair.largeState.store.adopt(plan)
+      pair.smallState.store.lend(for: plan)
+      let borrowing = try Borrowing(
+        plan, large: pair.largeState.store, small: pair.smallState.store, rowCapacity: 64)
       var logits: [Float] = []
       for start in stride(from: pair.expected.tau, to: pair.expected.tokens.count, by: step) {
         let batch = pair.batch(start..<min(start + step, pair.expected.tokens.count))
-        lent.truncate()
-        try pair.small.forward(batch, state: pair.smallState, lending: lent, depth: plan.lenderDepth)
-        if step < 40 { try lent.keepRows(of: plan.lentHeads, runs: batch.runs) }
-        try pair.large.forward(batch, state: pair.largeState, borrowing: Borrowing(plan: plan, lent: lent))
+        try borrowing.beginPass(runs: batch.runs)
+        try pair.small.forward(batch, state: pair.smallState, lending: borrowing.lent, depth: plan.lenderDepth)
+        try pair.large.forward(batch, state: pair.largeState, borrowing: borrowing)
         logits += pair.large.logits(rows: 0..<batch.tokens.count, state: pair.largeState)
       }
       let reference = expected.logits.values.dropFirst(pair.expected.tau * pair.expected.vocabulary)

@@ -43,7 +43,7 @@ private func head(_ layer: Int, _ head: Int) -> HeadIndex { HeadIndex(layer: lay
       [.mapped(near: nil, far: .small(mixture)), .mapped(near: nil, far: .layer(0))],
     ])
     #expect((0..<3).map { plan.usesKeys(layer: $0) } == [true, true, false])
-    #expect(plan.sharedLayers == [0] && plan.lenderDepth == 3)
+    #expect(plan.sharedHeads(groupSize: 2) == [head(0, 2), head(0, 3)] && plan.lenderDepth == 3)
     let first = plan.loans(layer: 1, groupSize: 2)
     #expect(first.map(\.lender) == [.small(head(0, 1)), .small(head(2, 0))])
     #expect(first.map { $0.borrowers[0].queryHeads } == [[0], [0, 1]])
@@ -109,7 +109,7 @@ private func head(_ layer: Int, _ head: Int) -> HeadIndex { HeadIndex(layer: lay
   }
 
   @Test func shapesAreCompared() {
-    func refuses(_ units: [[AttentionPlan.Unit]], small: ModelShape? = small) {
+    func refuses(_ units: [[AttentionPlan.Unit]], small: ModelShape? = PlanValidationTests.small) {
       #expect(throws: PlanError.self) { try AttentionPlan(units: units).validate(large: Self.large, small: small) }
     }
     refuses([[.own, .own]])

@@ -94,16 +94,14 @@ static kindred_activations quantized(const kindred_kernels *k, const float *valu
                                      size_t columns) {
   size_t padded = (columns + 63) / 64 * 64;
   int8_t *quants = allocate(rows * padded);
-  float *scales = allocate(rows * padded / 32 * sizeof *scales);
-  int32_t *sums = allocate(rows * padded / 16 * sizeof *sums);
+  kindred_activation_block *blocks = allocate(rows * padded / 32 * sizeof *blocks);
   for (size_t i = 0; i < rows; i++)
-    k->quantize(values + i * columns, columns, quants + i * padded, scales + i * padded / 32,
-                sums + i * padded / 16);
-  return (kindred_activations){columns, values, quants, scales, sums};
+    k->quantize(values + i * columns, columns, quants + i * padded, blocks + i * padded / 32);
+  return (kindred_activations){columns, values, quants, blocks};
 }
 
 static void release(kindred_activations a) {
-  free((void *)a.quants), free((void *)a.scales), free((void *)a.sums);
+  free((void *)a.quants), free((void *)a.blocks);
 }
 
 static uint8_t *packed_weights(layout l, const uint8_t *source, size_t rows, size_t columns) {
@@ -202,8 +200,13 @@ static void check_row(const kindred_kernels *k, const kindred_kernels *generic, 
     if (i > 0) x[n / 2] = bad[i - 1];
     kindred_activations a = quantized(k, x, 1, n), b = quantized(generic, x, 1, n);
     size_t padded = (n + 63) / 64 * 64;
-    compare("scales", n, a.scales, b.scales, padded / 32, 0);
-    if (memcmp(a.quants, b.quants, padded) != 0 || memcmp(a.sums, b.sums, padded / 4) != 0) {
+    bool same = memcmp(a.quants, b.quants, padded) == 0;
+    for (size_t j = 0; j < padded / 32; j++) {
+      const kindred_activation_block *found = &a.blocks[j], *expected = &b.blocks[j];
+      compare("scale", n, &found->scale, &expected->scale, 1, 0);
+      same &= found->sum == expected->sum && memcmp(found->halves, expected->halves, sizeof found->halves) == 0;
+    }
+    if (!same) {
       printf("quantize of %zu differs\n", n);
       failures++;
     }

@@ -34,11 +34,14 @@ import Testing
         let block = x[min(k / 32 * 32, n)..<min(k / 32 * 32 + 32, n)]
         let scale = (block.map(abs).max() ?? 0) / 127
         let expected = k < n && scale > 0 ? (x[k] * (1 / scale)).rounded(.toNearestOrEven) : 0
-        #expect(a.scales[k / 32] == scale)
+        #expect(a.blocks[k / 32].scale == scale)
         #expect(Float(a.quants[k]) == expected, "\(k) of \(n)")
       }
-      for group in 0..<a.padded / 16 {
-        #expect(a.sums[group] == (0..<16).reduce(0) { $0 + Int32(a.quants[group * 16 + $1]) })
+      for block in 0..<a.padded / 32 {
+        let quants = (block * 32..<block * 32 + 32).map { Int32(a.quants[$0]) }
+        #expect(a.blocks[block].sum == quants.reduce(0, +))
+        #expect(a.blocks[block].halves.0 == quants[..<16].reduce(0, +))
+        #expect(a.blocks[block].halves.1 == quants[16...].reduce(0, +))
       }
     }
   }
@@ -49,11 +52,11 @@ import Testing
       var x = [Float](repeating: 0, count: 64)
       x[5] = value
       let a = Activations(x, columns: 64, by: set)
-      #expect(a.scales[0].isFinite == value.isFinite)
+      #expect(a.blocks[0].scale.isFinite == value.isFinite)
       let error = abs(a.value(0, 5, quantized: true) - Double(value))
       #expect(error <= abs(Double(value)) * 1e-6 + 2e-36 || !value.isFinite)
       #expect((0..<64).allSatisfy { $0 == 5 || a.quants[$0] == 0 })
-      #expect(a.scales[1] == 0)
+      #expect(a.blocks[1].scale == 0)
     }
   }
 

@@ -197,4 +197,89 @@ import Testing
       }
     }
   }
+
+  @Test(arguments: InstructionSet.available)
+  func sumsOfExponentialsEqualTheirDefinition(_ set: InstructionSet) {
+    var random = Random(seed: 33)
+    for count in [0, 1, 15, 17, 31, 33, 63, 64, 65, 127, 1000, 4099] {
+      var x = random.values(count, in: -40...3)
+      if count > 20 { (x[3], x[count - 1], x[17]) = (.nan, .nan, -.infinity) }
+      let expected = x.filter { !$0.isNaN }.reduce(0) { $0 + exp(Double(($1 - 3) / 0.7)) }
+      #expect(abs(set.kernels.sum_exponentials(x, count, 3, 0.7) - expected) <= 1e-6 * expected)
+    }
+  }
+
+  /// Page after page by the kernels of single pages, in the order that the kernels of runs of pages promise.
+  @Test(arguments: InstructionSet.available, denseTypes.map(\.rawValue))
+  func runsOfPagesEqualSinglePages(_ set: InstructionSet, _ rawType: UInt32) {
+    let type = kindred_type(rawValue: rawType)
+    let kernels = set.kernels
+    for d in [15, 64, 100] {
+      let page = Page(type, d: d, set: set)
+      var random = Random(seed: 34)
+      for (heads, rows, first, pages) in [(1, 1, 63, 1), (7, 1, 64, 2), (3, 5, 125, 3), (8, 2, 130, 3)] {
+        let queries = heads * rows
+        let query = random.values(queries * d)
+        var expected = (
+          output: [Float](repeating: 0, count: queries * d), maximum: [Float](repeating: -.infinity, count: queries),
+          sum: [Float](repeating: 0, count: queries)
+        )
+        var found = expected
+        var kept = [Float](repeating: 0, count: pages * queries * 64)
+        var expectedKept = kept
+        var logits = [Float](repeating: 0, count: queries * 64)
+        for number in 0..<pages {
+          let count = min(64, first + rows - number * 64)
+          kernels.scores(type, query, d, queries, d, page.keys.pointer, count, 0.3, &logits)
+          for i in 0..<queries {
+            let valid = min(64, first + i / heads + 1 - number * 64)
+            logits.withUnsafeMutableBufferPointer { logits in
+              let row = logits.baseAddress! + i * 64
+              guard valid > 0 else { return row.update(repeating: 0, count: 64) }
+              for j in 0..<valid { expectedKept[(number * queries + i) * 64 + j] = row[j] }
+              let factor = kernels.softmax_step(row, valid, &expected.maximum[i], &expected.sum[i])
+              expected.output.withUnsafeMutableBufferPointer { kernels.scale($0.baseAddress! + i * d, d, factor) }
+            }
+          }
+          kernels.accumulate(type, logits, queries, page.values.pointer, count, d, &expected.output, d)
+        }
+        let keys = [UnsafeRawPointer?](repeating: UnsafeRawPointer(page.keys.pointer), count: pages)
+        let values = [UnsafeRawPointer?](repeating: UnsafeRawPointer(page.values.pointer), count: pages)
+        kept.withUnsafeMutableBufferPointer { kept in
+          let targets = (0..<queries).map { i in i == 1 ? nil : Optional(kept.baseAddress! + i * 64) }
+          found.output.withUnsafeMutableBufferPointer { output in
+            found.maximum.withUnsafeMutableBufferPointer { maximum in
+              found.sum.withUnsafeMutableBufferPointer { sum in
+                logits.withUnsafeMutableBufferPointer { logits in
+                  query.withUnsafeBufferPointer { query in
+                    keys.withUnsafeBufferPointer { keys in
+                      values.withUnsafeBufferPointer { values in
+                        targets.withUnsafeBufferPointer { targets in
+                          var call = kindred_attention(
+                            type: type, d: d, queries: queries, heads: heads, first_position: first, scale: 0.3,
+                            query: query.baseAddress, first_page: 0, page_count: pages, keys: keys.baseAddress,
+                            values: values.baseAddress, logits: logits.baseAddress, output: output.baseAddress,
+                            maximum: maximum.baseAddress, sum: sum.baseAddress, kept: targets.baseAddress,
+                            page_stride: queries * 64)
+                          kernels.attend(&call)
+                        }
+                      }
+                    }
+                  }
+                }
+              }
+            }
+          }
+        }
+        #expect(found.output == expected.output && found.maximum == expected.maximum && found.sum == expected.sum)
+        for number in 0..<pages {
+          for i in 0..<queries where i != 1 {
+            let valid = max(0, min(64, first + i / heads + 1 - number * 64))
+            let start = (number * queries + i) * 64
+            #expect(kept[start..<start + valid] == expectedKept[start..<start + valid])
+          }
+        }
+      }
+    }
+  }
 }

@@ -133,13 +133,12 @@ final class Activations {
   private(set) var contract: kindred_activations
 
   var quants: UnsafeMutablePointer<Int8> { .init(mutating: contract.quants) }
-  var scales: UnsafeMutablePointer<Float> { .init(mutating: contract.scales) }
-  var sums: UnsafeMutablePointer<Int32> { .init(mutating: contract.sums) }
+  var blocks: UnsafeMutablePointer<kindred_activation_block> { .init(mutating: contract.blocks) }
 
   init(_ values: [Float], columns: Int, by set: InstructionSet) {
     let rows = values.count / columns
     let padded = (columns + 63) / 64 * 64
-    storage = [values.count * 4, rows * padded, rows * padded / 8, rows * padded / 4].map {
+    storage = [values.count * 4, rows * padded, rows * padded / 2].map {
       Aligned(bytes: $0 + 64)
     }
     let floats = (storage[0].pointer + 4).assumingMemoryBound(to: Float.self)
@@ -150,19 +149,17 @@ final class Activations {
     contract = kindred_activations(
       columns: columns, values: floats,
       quants: (storage[1].pointer + 1).assumingMemoryBound(to: Int8.self),
-      scales: (storage[2].pointer + 4).assumingMemoryBound(to: Float.self),
-      sums: (storage[3].pointer + 4).assumingMemoryBound(to: Int32.self))
+      blocks: (storage[2].pointer + 4).assumingMemoryBound(to: kindred_activation_block.self))
     for row in 0..<rows {
       set.kernels.quantize(
-        floats + row * columns, columns, quants + row * padded, scales + row * padded / 32,
-        sums + row * padded / 16)
+        floats + row * columns, columns, quants + row * padded, blocks + row * padded / 32)
     }
   }
 
   /// Element (row, k) as the quantised product sees it, or as it was.
   func value(_ row: Int, _ k: Int, quantized: Bool) -> Double {
     guard quantized else { return Double(contract.values[row * columns + k]) }
-    return Double(scales[row * padded / 32 + k / 32]) * Double(quants[row * padded + k])
+    return Double(blocks[row * padded / 32 + k / 32].scale) * Double(quants[row * padded + k])
   }
 }
 
@@ -177,8 +174,7 @@ extension InstructionSet {
     var contract = a.contract
     contract.values += rows.lowerBound * a.columns
     contract.quants += rows.lowerBound * a.padded
-    contract.scales += rows.lowerBound * a.padded / 32
-    contract.sums += rows.lowerBound * a.padded / 16
+    contract.blocks += rows.lowerBound * a.padded / 32
     (bias ?? []).withUnsafeBufferPointer {
       kernels.multiply(
         weights.type, weights.panels.pointer, 0, weights.panelCount, weights.rows, &contract, rows.count,

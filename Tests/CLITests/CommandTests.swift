@@ -47,13 +47,26 @@ struct CommandTests {
     try? Data("no model at all\n".utf8).write(to: URL(fileURLWithPath: path + "/text.gguf"))
     try? Data().write(to: URL(fileURLWithPath: path + "/empty.txt"))
     try? Data([0x89, 0x50, 0, 0xff]).write(to: URL(fileURLWithPath: path + "/binary.txt"))
+    for (name, layers) in [("plan", 1), ("other", 2)] {
+      try? Data(planText(layers: layers).utf8).write(to: URL(fileURLWithPath: path + "/\(name).json"))
+    }
     return path
   }()
 
   static let tiny = "random:qwen2-0.5b:layers=1"
 
   static func calibrate(_ text: String, _ options: String...) -> [String] {
-    ["calibrate", "-m", tiny, "-s", tiny, "--text", text, "-o", folder + "/plan.json"] + options
+    ["calibrate", "-m", tiny, "-s", tiny, "--text", text, "-o", folder + "/calibrated.json"] + options
+  }
+
+  /// A plan for models of the tiny one's heads: the second KV head keeps 4 sinks and 16 positions.
+  static func planText(layers: Int) -> String {
+    let layer = #"[{"near": "all"}, {"near": {"positions": 16, "sinks": 4}, "far": "nothing"}]"#
+    return """
+      {"format": "kindred-plan", "version": 1, "notes": {"made by": "hand"},
+       "large": {"name": "tiny", "layers": \(layers), "query_heads": 14, "kv_heads": 2, "head_dimension": 64},
+       "units": [\(Array(repeating: layer, count: layers).joined(separator: ", "))]}
+      """
   }
 
   @Test(arguments: [
@@ -72,7 +85,13 @@ struct CommandTests {
     (["generate", "-m", "/no/such/model.gguf", "-p", "x"], 1, "/no/such/model.gguf"),
     (["generate", "-m", folder, "-p", "x"], 1, "config.json"),
     (["generate", "-m", folder + "/text.gguf", "-p", "x"], 1, "at byte 0"),
+    (["generate", "-m", tiny, "-p", "x", "--plan", folder + "/plan.json", "--ratio", "0.5"], 64, "small model"),
+    (["bench", "-m", tiny, "-s", tiny, "--plan", folder + "/plan.json", "--ratio", "0.5"], 64, "found both"),
+    (["bench", "-m", tiny, "--plan", "/no/such/plan.json"], 1, "/no/such/plan.json"),
+    (["bench", "-m", tiny, "--plan", folder + "/text.gguf"], 1, "JSON"),
+    (["bench", "-m", tiny, "--plan", folder + "/other.json"], 1, "expected 2 layers, found 1"),
     (["inspect", folder + "/text.gguf"], 1, "GGUF"),
+    (["inspect", folder + "/text.gguf", "--figure", "x.svg"], 64, "plan's .json file"),
     (["bench", "-m", tiny, "--prompt-tokens", "200000", "--repeat", "1"], 1, "131072"),
     (["bench", "-m", tiny, "--repeat", "0"], 64, "repeat"),
     (["bench", "-m", tiny, "--depth", "0"], 64, "depth"),
@@ -135,6 +154,29 @@ struct CommandTests {
     #expect(json["kv_bytes_large"] as? Int == keys)
     #expect(json["isa"] is String && json["threads"] as? Int ?? 0 > 0)
     #expect(json["mapped_layers"] as? [Int] == [0])
+  }
+
+  @Test func plansAreRun() throws {
+    let outcome = try run(
+      [
+        "bench", "-m", Self.tiny, "--plan", Self.folder + "/plan.json", "--prompt-tokens", "130", "--generate-tokens",
+        "3", "--batch", "2", "--repeat", "1", "--json",
+      ])
+    #expect(outcome.code == 0, "\(outcome.errors)")
+    let json = try #require(outcome.json)
+    // 132 positions in 3 pages of 64; the next one sees the sinks and 117 to 131, in 3 blocks of 16.
+    let element = 2 * 2 * 64 * 2  // of 2 sequences, keys and values of 64 elements in 2 bytes
+    #expect(json["kv_bytes_unmapped"] as? Int == 2 * 3 * 64 * element)
+    #expect(json["kv_bytes_large"] as? Int == (3 * 64 + 3 * 16) * element)
+    #expect(json["kv_bytes_small"] as? Int == 0)
+    #expect(json["mapped_layers"] as? [Int] == [0])
+  }
+
+  @Test func plansAreShown() throws {
+    let text = try run(["inspect", Self.folder + "/plan.json"]).output
+    #expect(text.contains("1 of 2 units mapped") && text.contains("4 + 16") && text.contains("made by  hand"))
+    let json = try run(["inspect", Self.folder + "/plan.json", "--json"]).json
+    #expect(json?["version"] as? Int == 1 && (json?["units"] as? [Any])?.count == 1)
   }
 
   @Test func profileNamesEveryOperation() throws {

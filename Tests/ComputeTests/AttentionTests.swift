@@ -177,4 +177,40 @@ struct Cache {
       }
     }
   }
+
+  /// Rows kept by attention itself are those that are recomputed from what it leaves.
+  @Test(arguments: InstructionSet.available, KVType.allCases)
+  func keptRowsAreThoseRecomputed(set: InstructionSet, type: KVType) throws {
+    // One long sequence, whose stretches are divided, or several short ones.
+    for (count, sequences, rows) in [(900, 1, 1), (900, 1, 5), (130, 7, 3), (64, 7, 8), (65, 1, 2)] {
+      let heads = Heads(Self.shape, positions: count, seed: 5)
+      let cache = try Cache(heads, set: set, type: type)
+      let backend = cache.backend
+      let columns = heads.shape.queryHeads * heads.shape.headDimension
+      let query = try cache.tensor(
+        Array((0..<sequences).map { _ in heads.query.suffix(rows * columns) }.joined()), columns)
+      let segments = (0..<sequences).map { index in
+        AttentionSegment(
+          rows: index * rows..<(index + 1) * rows, firstPosition: count - rows, keys: cache.segment.keys,
+          values: cache.segment.values)
+      }
+      let logSumExp = try backend.makeTensor(rows: sequences * rows, columns: heads.shape.queryHeads)
+      let needed = AttentionTiles.rowCount(segments.map { ($0.rows.count, $0.firstPosition) })
+      let kept = try [0, 2, 4].map { (head: $0, tiles: try backend.makeTensor(rows: needed, columns: 64)) }
+      for entry in kept { backend.write(Array(repeating: .nan, count: needed * 64), to: entry.tiles) }
+      let request = AttentionRequest<CPUBackend>(
+        query: query, shape: heads.shape, type: type, groups: [0, 1],
+        output: try backend.makeTensor(rows: sequences * rows, columns: columns), logSumExp: logSumExp, kept: kept)
+      backend.attend(request, segments: segments)
+      for (head, tiles) in kept {
+        let lender = LentHead<CPUBackend>(
+          query: query, logSumExp: logSumExp, shape: heads.shape, type: type, head: head,
+          keys: segments.map { $0.keys[head / heads.shape.groupSize] })
+        let expected = try backend.probabilities(of: lender, segments: segments)
+        #expect(
+          backend.read(tiles, rows: 0..<needed) == backend.read(expected, rows: 0..<needed),
+          "\(sequences) sequences of \(count), \(rows) rows, head \(head)")
+      }
+    }
+  }
 }

@@ -144,7 +144,8 @@ import Testing
     let output = try backend.makeTensor(rows: rows.count, columns: 120)
     backend.attend(
       BorrowRequest(
-        loans: loans, groups: [0, 1], shape: Self.large, type: type, output: output, query: largeLenders[0].query),
+        loans: loans, groups: [0, 1], shape: Self.large, type: type, output: output, query: largeLenders[0].query,
+        products: try backend.makeTensor(rows: rows.count, columns: 20 * loans.reduce(0) { $0 + $1.borrowers.count })),
       segments: [segment])
     return backend.read(output, rows: 0..<rows.count)
   }

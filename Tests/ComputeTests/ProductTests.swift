@@ -43,4 +43,55 @@ import Testing
     _ = try products([quantised], into: reused)
     #expect(try products([quantised, dense], into: reused) == alone.reversed())
   }
+
+  /// Q8_0 of the shape, with scales of 2^-6 and quants that depend on `seed`.
+  func matrix(_ backend: CPUBackend, rows: Int, columns: Int, seed: Int) throws -> CPUBackend.Matrix {
+    var bytes: [UInt8] = []
+    for block in 0..<rows * columns / 32 {
+      bytes += [0, 0x24]
+      for index in 0..<32 { bytes.append(UInt8((block * 32 + index + seed) * (29 + 2 * seed) % 251)) }
+    }
+    return try bytes.withUnsafeBytes { try backend.makeMatrix(type: .q8_0, rows: rows, columns: columns, bytes: $0) }
+  }
+
+  /// down(silu(gate(x)) · up(x)) of the first `rows` rows of `values`.
+  func feedForward(_ backend: CPUBackend, _ values: [Float], rows: Int) throws -> [Float] {
+    let (columns, hidden) = (64, 160)
+    let input = try backend.makeTensor(rows: rows, columns: columns)
+    backend.write(Array(values.prefix(rows * columns)), to: input)
+    let activations = try backend.makeActivations(rows: rows, columns: columns)
+    backend.prepare(input, rows: rows, into: activations)
+    func product(_ seed: Int, _ precision: ActivationPrecision) throws -> Product<CPUBackend> {
+      Product<CPUBackend>(
+        try matrix(backend, rows: hidden, columns: columns, seed: seed),
+        into: try backend.makeTensor(rows: rows, columns: hidden), precision: precision)
+    }
+    let gated = try backend.makeActivations(rows: rows, columns: hidden)
+    let output = try backend.makeTensor(rows: rows, columns: columns)
+    let down = Product<CPUBackend>(try matrix(backend, rows: columns, columns: hidden, seed: 3), into: output)
+    backend.gatedProduct(
+      activations, rows: rows, gate: try product(1, .int8), up: try product(2, .int16), into: gated, for: down)
+    backend.multiply(gated, rows: rows, [down])
+    return backend.read(output, rows: 0..<rows)
+  }
+
+  /// Numbers of rows between two changes of how activations are rounded give the same bits, whether gate and up are
+  /// joined or not; across a change results stay close.
+  @Test(arguments: InstructionSet.available)
+  func rowsAgreeWithinAClass(set: InstructionSet) throws {
+    let backend = try CPUBackend(threads: 2, instructionSet: set)
+    let values: [Float] = (0..<600 * 64).map { index in Float(index * 7919 % 2003) / 1001 - 1 }
+    let few = try feedForward(backend, values, rows: 15)
+    let some = try feedForward(backend, values, rows: 127)
+    let many = try feedForward(backend, values, rows: 600)
+    #expect(try feedForward(backend, values, rows: 2) == Array(few.prefix(2 * 64)))
+    #expect(try feedForward(backend, values, rows: 16) == Array(some.prefix(16 * 64)))
+    #expect(try feedForward(backend, values, rows: 128) == Array(many.prefix(128 * 64)))
+    let power = some.reduce(0) { $0 + $1 * $1 } / Float(some.count)
+    for other in [few, Array(many.prefix(some.count))] {
+      let error = zip(other, some).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) } / Float(other.count)
+      #expect(error < 1e-3 * power && power > 0)
+    }
+    if set != .amx { #expect(few == Array(some.prefix(few.count))) }
+  }
 }

@@ -82,7 +82,7 @@ struct NamedPlan: CustomTestStringConvertible {
   }
 
   @Test func theSlowTwinIsAnOrdinaryDecoderWithoutAPlan() throws {
-    let found = try pair.logits(try Session(decoder: pair.large), tokens)
+    let found = try pair.logits(try pair.session(nil), tokens)
     let expected = try SlowDecoder(folder: TinyPair.folder("large")).run(tokens).logits
     #expect(agree(found, expected.joined().map { Float($0) }, tolerance: 1e-3))
   }
@@ -153,8 +153,8 @@ struct NamedPlan: CustomTestStringConvertible {
     let page = bytes(3 * 64)
     #expect(session.kvBytes.unmapped == 12 * page)
     #expect(session.kvBytes.large == 6 * page + page + (near + page) + 2 * near)
-    // One layer of the small model, of 2 KV heads of 16 elements.
-    #expect(session.kvBytes.small == 2 * 2 * 3 * 64 * 16 * 4)
+    // One KV head of one layer of the small model, of 16 elements.
+    #expect(session.kvBytes.small == 2 * 3 * 64 * 16 * 4)
     for _ in 0..<40 { _ = try session.append([1]) }
     // At 190 it sees 171 to 189: blocks 10 and 11.
     #expect(session.kvBytes.large == 6 * page + page + (near + page) + 2 * near)

@@ -41,6 +41,78 @@ import Testing
     #expect(counts { $0.minP = 0.14 }.enumerated().filter { $0.element > 0 }.map(\.offset) == [1, 3, 5])
   }
 
+  /// The definition, with everything sorted: top-k, top-p, min-p, then the first candidate at which the running sum
+  /// exceeds the draw.
+  static func plain(_ logits: [Float], _ options: SamplingOptions, draw: Double) -> Int32 {
+    let highest = logits.reduce(-Float.infinity) { $1 > $0 ? $1 : $0 }
+    guard highest.isFinite else { return Sampler.mostLikely(logits) }
+    var order = logits.indices.filter { logits[$0] >= highest - 30 * options.temperature }
+    order.sort { logits[$0] != logits[$1] ? logits[$0] > logits[$1] : $0 < $1 }
+    if options.topK > 0 { order = Array(order.prefix(options.topK)) }
+    func weight(_ index: Int) -> Double { exp(Double((logits[index] - highest) / options.temperature)) }
+    func sum() -> Double { order.reduce(0) { $0 + weight($1) } }
+    func prefix(until isReached: (Double) -> Bool) -> Int? {
+      var total = 0.0
+      return order.firstIndex { index in
+        total += weight(index)
+        return isReached(total)
+      }
+    }
+    if options.topP < 1 {
+      let wanted = sum() * Double(options.topP)
+      order = Array(order[...(prefix { $0 >= wanted } ?? order.count - 1)])
+    }
+    order.removeAll { weight($0) < Double(options.minP) }
+    let target = draw * sum()
+    return Int32(order[prefix { $0 > target } ?? order.count - 1])
+  }
+
+  /// Logits of several kinds: flat, peaked, few values (ties), falling evenly, with NaN and infinities.
+  static func distributions(_ count: Int, seed: UInt64) -> [[Float]] {
+    var generator = SplitMix64(state: seed)
+    func values(_ range: ClosedRange<Float>) -> [Float] {
+      (0..<count).map { _ in Float.random(in: range, using: &generator) }
+    }
+    let flat = values(-0.01...0.01)
+    let peaked = values(0...1).map { 30 * $0 * $0 * $0 * $0 * $0 * $0 * $0 * $0 }
+    let tied = values(-3...3).map { $0.rounded() }
+    let falling = (0..<count).map { -0.02 * Float($0) }
+    var holes = peaked
+    for index in stride(from: 0, to: count, by: 3) { holes[index] = index % 2 == 0 ? .nan : -.infinity }
+    var endless = flat
+    endless[count / 2] = .infinity
+    let nothing = Array(repeating: Float.nan, count: count)
+    return [flat, peaked, tied, falling, holes, endless, nothing, nothing.map { _ in -.infinity }]
+  }
+
+  @Test(arguments: [1, 2, 63, 64, 65, 1000, 20_011])
+  func choicesAreThoseOfThePlainDefinition(vocabulary: Int) {
+    for (kind, logits) in Self.distributions(vocabulary, seed: UInt64(vocabulary)).enumerated() {
+      for topK in [0, 1, 40, 2000, 1 << 40] {
+        for (topP, minP) in [(1, 0), (0.95, 0), (0.3, 0), (1, 0.05), (0.9, 0.1), (1, 1)] as [(Float, Float)] {
+          for temperature in [0.7, 1.5] as [Float] {
+            var options = SamplingOptions()
+            (options.temperature, options.topK, options.topP, options.minP) = (temperature, topK, topP, minP)
+            options.seed = 11
+            var sampler = Sampler(options)
+            var generator = SplitMix64(state: 11)
+            for _ in 0..<(vocabulary > 1000 ? 3 : 20) {
+              let draw = Double.random(in: 0..<1, using: &generator)
+              #expect(
+                sampler.next(logits, history: []) == Self.plain(logits, options, draw: draw),
+                "distribution \(kind), \(options), draw \(draw)")
+            }
+          }
+        }
+      }
+    }
+  }
+
+  @Test func greedyPassesOverNaN() {
+    #expect(Sampler.mostLikely([.nan, 1, .nan, 3, 3]) == 3)
+    #expect(Sampler.mostLikely([.nan, .nan]) == 0)
+  }
+
   @Test func repetitionPenaltyLowersWhatOccurred() {
     var options = SamplingOptions()
     options.repetitionPenalty = 2

@@ -60,42 +60,46 @@ struct SlowDecoder {
       let query = normal.enumerated().map { rotate(linear($1, "\(name).self_attn.q_proj"), position: $0, dimension) }
       let key = normal.enumerated().map { rotate(linear($1, "\(name).self_attn.k_proj"), position: $0, dimension) }
       let value = normal.map { linear($0, "\(name).self_attn.v_proj") }
-      let used = (0..<heads).map { head in
-        tokens.indices.map { row in
+      let used = (0..<heads).map { head -> [[Double]] in
+        tokens.indices.map { row -> [Double] in
           let group = head / groupSize
-          let own = softmax(
-            (0...row).map { other in
-              (0..<dimension).reduce(0) {
-                $0 + query[row][head * dimension + $1] * key[other][group * dimension + $1]
-              } / Double(dimension).squareRoot()
-            })
+          let q = query[row][head * dimension..<(head + 1) * dimension]
+          let logits = (0...row).map { position -> Double in
+            let k = key[position][group * dimension..<(group + 1) * dimension]
+            let product: Double = zip(q, k).reduce(0.0) { $0 + $1.0 * $1.1 }
+            return product / Double(dimension).squareRoot()
+          }
+          let own = softmax(logits)
           guard case .mapped(let near, let far) = plan?.units[layer][group] else { return own }
           let source: [Double]
           switch far {
           case .nothing: source = own.map { _ in 0 }
           case .layer(let lower): source = maps[lower][head][row]
           case .small(let mixture):
-            source = (0...row).map { position in
-              zip(mixture.heads, mixture.weights[head % groupSize]).reduce(0) {
-                $0 + Double($1.1) * lent[$1.0.layer][$1.0.head][row][position]
-              }
+            var mixed = own.map { _ in 0.0 }
+            for (lender, weight) in zip(mixture.heads, mixture.weights[head % groupSize]) {
+              let rows = lent[lender.layer][lender.head][row]
+              for position in mixed.indices { mixed[position] += Double(weight) * rows[position] }
             }
+            source = mixed
           }
           return Self.merge(own: own, far: source, near: near)
         }
       }
       maps.append(used)
       for row in tokens.indices {
-        let attended = (0..<heads).flatMap { head in
-          (0..<dimension).map { c in
-            (0...row).reduce(0) { $0 + used[head][row][$1] * value[$1][head / groupSize * dimension + c] }
-          }
+        var attended = Array(repeating: 0.0, count: size)
+        for index in attended.indices {
+          let head = index / dimension
+          let column = head / groupSize * dimension + index % dimension
+          for (position, weight) in used[head][row].enumerated() { attended[index] += weight * value[position][column] }
         }
         add(linear(attended, "\(name).self_attn.o_proj"), to: &hidden[row])
         let normal = normalize(hidden[row], "\(name).post_attention_layernorm")
         let gate = linear(normal, "\(name).mlp.gate_proj")
         let up = linear(normal, "\(name).mlp.up_proj")
-        add(linear(zip(gate, up).map { $0 / (1 + exp(-$0)) * $1 }, "\(name).mlp.down_proj"), to: &hidden[row])
+        let gated = zip(gate, up).map { (gate: Double, up: Double) -> Double in gate / (1 + exp(-gate)) * up }
+        add(linear(gated, "\(name).mlp.down_proj"), to: &hidden[row])
       }
     }
     let output = configuration.tieWordEmbeddings ? "model.embed_tokens" : "lm_head"
@@ -105,10 +109,13 @@ struct SlowDecoder {
   /// Far weights as they are, near ones sharing what these leave.
   private static func merge(own: [Double], far: [Double], near: NearWindow?) -> [Double] {
     guard let near else { return far }
-    let isFar = own.indices.map { near.far(of: own.count - 1).contains($0) }
-    let farWeight = own.indices.reduce(0) { isFar[$1] ? $0 + far[$1] : $0 }
-    let nearWeight = own.indices.reduce(0) { isFar[$1] ? $0 : $0 + own[$1] }
-    return own.indices.map { isFar[$0] ? far[$0] : own[$0] / nearWeight * max(0, 1 - farWeight) }
+    let farPositions = near.far(of: own.count - 1)
+    var (farWeight, nearWeight) = (0.0, 0.0)
+    for position in own.indices {
+      if farPositions.contains(position) { farWeight += far[position] } else { nearWeight += own[position] }
+    }
+    let share = max(0, 1 - farWeight) / nearWeight
+    return own.indices.map { farPositions.contains($0) ? far[$0] : own[$0] * share }
   }
 
   private func softmax(_ logits: [Double]) -> [Double] {
@@ -126,14 +133,18 @@ struct SlowDecoder {
     let matrix = weights["\(name).weight"] ?? []
     let bias = weights["\(name).bias"]
     return (0..<matrix.count / input.count).map { row in
-      input.indices.reduce(bias?[row] ?? 0) { $0 + matrix[row * input.count + $1] * input[$1] }
+      var sum = bias?[row] ?? 0
+      for (index, value) in input.enumerated() { sum += matrix[row * input.count + index] * value }
+      return sum
     }
   }
 
   private func normalize(_ input: [Double], _ name: String) -> [Double] {
     let weight = weights["\(name).weight"] ?? []
-    let mean = input.reduce(0) { $0 + $1 * $1 } / Double(input.count)
-    return input.indices.map { input[$0] / (mean + configuration.rmsNormEps).squareRoot() * weight[$0] }
+    var squares = 0.0
+    for value in input { squares += value * value }
+    let factor = 1 / (squares / Double(input.count) + configuration.rmsNormEps).squareRoot()
+    return zip(input, weight).map { $0 * factor * $1 }
   }
 
   /// Half-split rotary positions of every head.

@@ -77,10 +77,11 @@ func largestDifference(_ a: [Float], _ b: [Float]) -> Float {
     let tokens = fixture.expected.tokens
     for kvType in [KVType.f32, .f16] {
       let whole = try fixture.logits(tokens, kvType: kvType)
+      let tolerance = try Self.tolerance(name, set, kvType)
       for chunk in [1, 7, 33] {
         let logits = try fixture.logits(tokens, chunk: chunk, kvType: kvType)
         let difference = largestDifference(logits, whole)
-        #expect(try difference <= Self.tolerance(name, set, kvType), "\(kvType), chunks of \(chunk): \(difference)")
+        #expect(difference <= tolerance, "\(kvType), chunks of \(chunk): \(difference)")
       }
     }
   }
@@ -90,8 +91,10 @@ func largestDifference(_ a: [Float], _ b: [Float]) -> Float {
   static func tolerance(_ name: String, _ set: InstructionSet, _ kvType: KVType = .f32) throws -> Float {
     let kernels = try set.kernels()
     var tolerance: Float = 0
-    if kernels.multiply_tiles != nil { tolerance += name.contains("quantized") ? 0.1 : name.contains("bf16") ? 1e-4 : 0 }
-    if kernels.attend_tiles != nil && kvType != .f32 { tolerance += 0.02 }
+    if kernels.multiply_tiles != nil {
+      tolerance += name.contains("quantized") ? 0.1 : name.contains("bf16") ? 1e-4 : 0
+    }
+    if kernels.attend_tiles != nil && kvType != .f32 { tolerance += 0.08 }
     return tolerance
   }
 
@@ -106,7 +109,8 @@ func largestDifference(_ a: [Float], _ b: [Float]) -> Float {
     try fixture.decoder.forward(batch, state: state)
     let together = fixture.decoder.logits(rows: 0..<batch.tokens.count, state: state)
     let alone = try prompts.flatMap { try fixture.logits($0) }
-    #expect(try largestDifference(together, alone) <= Self.tolerance(name, set))
+    let tolerance = try Self.tolerance(name, set)
+    #expect(largestDifference(together, alone) <= tolerance)
   }
 
   /// Quantised weights differ from the reference, which multiplies the dequantised ones, by the rounding of

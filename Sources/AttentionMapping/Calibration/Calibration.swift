@@ -63,7 +63,8 @@ public struct CalibrationOptions: Sendable, Hashable {
       }
     }
     switch budget {
-    case .ratio(let ratio): return (0...1).contains(ratio) ? nil : "ratio: expected a number from 0 to 1, found \(ratio)"
+    case .ratio(let ratio):
+      return (0...1).contains(ratio) ? nil : "ratio: expected a number from 0 to 1, found \(ratio)"
     case .bytes(let bytes): return bytes > 0 ? nil : "kv-budget: expected more than 0 bytes, found \(bytes)"
     case .divergence(let limit):
       return limit > 0 && limit.isFinite ? nil : "max-kl: expected more than 0 nats, found \(limit)"
@@ -99,16 +100,16 @@ public struct CalibrationResult: Sendable {
 
 /// Calibrates a pair of models.
 public struct Calibration<B: Backend> {
-  let pair: CalibrationPair<B>
-  let options: CalibrationOptions
-  let windows: [[Int32]]
-  let units: [MappingUnit]
-  let journal: CalibrationJournal
+  package let pair: CalibrationPair<B>
+  package let options: CalibrationOptions
+  package let windows: [[Int32]]
+  package let units: [MappingUnit]
+  package let journal: CalibrationJournal
 
   /// What is mapped together: KV heads of a layer.
-  struct MappingUnit: Sendable, Hashable {
-    let layer: Int
-    let groups: [Int]
+  package struct MappingUnit: Sendable, Hashable {
+    package let layer: Int
+    package let groups: [Int]
   }
 
   /// Rows of all windows together from which mixtures are solved.
@@ -133,7 +134,8 @@ public struct Calibration<B: Backend> {
     if let problem = options.problem { throw CalibrationError(description: problem) }
     let limit = min(large.configuration.contextLength, small.configuration.contextLength)
     guard options.context <= limit else {
-      throw CalibrationError(description: "context: expected at most the models' \(limit) tokens, found \(options.context)")
+      throw CalibrationError(
+        description: "context: expected at most the models' \(limit) tokens, found \(options.context)")
     }
     pair = CalibrationPair(large: large, small: small, kvType: options.kvType)
     self.options = options
@@ -155,7 +157,7 @@ public struct Calibration<B: Backend> {
   }
 
   /// Windows from the texts in turn, each text's in an order that the seed decides.
-  static func windows(of texts: [[Int32]], options: CalibrationOptions) throws(CalibrationError) -> [[Int32]] {
+  package static func windows(of texts: [[Int32]], options: CalibrationOptions) throws(CalibrationError) -> [[Int32]] {
     let context = options.context
     let wanted = options.tokens / context
     let generator = SeededGenerator(seed: options.seed)
@@ -180,9 +182,9 @@ public struct Calibration<B: Backend> {
   }
 
   /// Windows that choose units: an eighth, the first ones.
-  var choosingWindows: [Int] { Array(0..<max(1, windows.count / 8)) }
+  package var choosingWindows: [Int] { Array(0..<max(1, windows.count / 8)) }
   /// Windows that measure whole plans: an eighth, the last ones.
-  var keptBackWindows: [Int] { Array(windows.count - max(1, windows.count / 8)..<windows.count) }
+  package var keptBackWindows: [Int] { Array(windows.count - max(1, windows.count / 8)..<windows.count) }
 
   /// Makes a plan.
   ///
@@ -242,7 +244,7 @@ public struct Calibration<B: Backend> {
   }
 
   /// Rows whose predictions are compared.
-  var scoredRows: [Int] {
+  package var scoredRows: [Int] {
     let length = options.context - 1 - firstScoredRow
     let count = min(length, Self.scoredRows)
     return (0..<count).map { firstScoredRow + $0 * length / count }
@@ -251,7 +253,7 @@ public struct Calibration<B: Backend> {
   // MARK: Plans
 
   /// The plan in which some units are mapped.
-  func plan(_ mapped: [Int], fits: [[MixtureFit]]) -> AttentionPlan {
+  package func plan(_ mapped: [Int], fits: [[MixtureFit]]) -> AttentionPlan {
     let heads = pair.small.configuration.attention.queryHeads
     var plan = AttentionPlan.own(
       layers: pair.large.configuration.layerCount, kvHeads: pair.large.configuration.attention.kvHeads)
@@ -275,11 +277,12 @@ public struct Calibration<B: Backend> {
 
   private var expectedWork: Double {
     let rounds = UnitChoice<B>.rounds(units: units.count, wanted: expectedUnits)
-    return fitWork + rounds.reduce(0) { $0 + roundWork(candidates: units.count - $1) } + Double(keptBackWindows.count) * 2.5
+    let choiceWork = rounds.reduce(0) { $0 + roundWork(candidates: units.count - $1) }
+    return fitWork + choiceWork + Double(keptBackWindows.count) * 2.5
   }
 
   /// A round measures each unit that is left from its layer on: on average half a pass.
-  func roundWork(candidates: Int) -> Double { Double(choosingWindows.count) * (2.2 + 0.55 * Double(candidates)) }
+  package func roundWork(candidates: Int) -> Double { Double(choosingWindows.count) * (2.2 + 0.55 * Double(candidates)) }
 
   private var expectedUnits: Int {
     if case .ratio(let ratio) = options.budget { Int((ratio * Double(units.count)).rounded()) } else { units.count / 2 }
@@ -287,39 +290,39 @@ public struct Calibration<B: Backend> {
 }
 
 /// Counts work and says how far it is.
-final class WorkMeter {
+package final class WorkMeter {
   private let total: Double
   private var done = 0.0
   private let report: (CalibrationProgress) throws -> Void
 
-  init(total: Double, report: @escaping (CalibrationProgress) throws -> Void) {
+  package init(total: Double, report: @escaping (CalibrationProgress) throws -> Void) {
     self.total = total
     self.report = report
   }
 
   /// Counts work that was done.
-  func add(_ work: Double, _ step: String) throws {
+  package func add(_ work: Double, _ step: String) throws {
     done += work
     try report(CalibrationProgress(step: step, share: min(1, done / total)))
   }
 
   /// Counts work that needs not be done.
-  func skip(_ work: Double) { done += work }
+  package func skip(_ work: Double) { done += work }
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014): the same numbers everywhere for the same seed.
-struct SeededGenerator: RandomNumberGenerator {
+package struct SeededGenerator: RandomNumberGenerator {
   private var state: UInt64
 
-  init(seed: UInt64) { state = seed }
+  package init(seed: UInt64) { state = seed }
 
   /// Another series of numbers, for part `number` of the work.
-  func split(_ number: Int) -> SeededGenerator {
+  package func split(_ number: Int) -> SeededGenerator {
     var generator = SeededGenerator(seed: state ^ (UInt64(number + 1) &* 0x9e37_79b9_7f4a_7c15))
     return SeededGenerator(seed: generator.next())
   }
 
-  mutating func next() -> UInt64 {
+  package mutating func next() -> UInt64 {
     state &+= 0x9e37_79b9_7f4a_7c15
     var value = state
     value = (value ^ (value >> 30)) &* 0xbf58_476d_1ce4_e5b9

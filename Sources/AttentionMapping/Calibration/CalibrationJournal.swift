@@ -10,27 +10,27 @@ public struct CalibrationError: Error, Sendable, Hashable, CustomStringConvertib
 }
 
 /// The predictions of the large model with some units mapped, over the scored rows of one window.
-struct PredictionSummary: Sendable, Codable, Equatable {
+package struct PredictionSummary: Sendable, Codable, Equatable {
   /// Mean KL divergence from the unmapped model's predictions, in nats.
-  var divergence: Double
+  package var divergence: Double
   /// Mean negative log-likelihood of the text, in nats.
-  var nll: Double
+  package var nll: Double
   /// `[rows, tokens + 1]`: logarithms of the probabilities of the tokens that the unmapped model finds most likely, and
   /// of all others together.
-  var logProbabilities: [Float]
+  package var logProbabilities: [Float]
 
   private enum CodingKeys: String, CodingKey {
     case divergence, nll
     case logProbabilities = "log_probabilities"
   }
 
-  init(divergence: Double, nll: Double, logProbabilities: [Float]) {
+  package init(divergence: Double, nll: Double, logProbabilities: [Float]) {
     self.divergence = divergence
     self.nll = nll
     self.logProbabilities = logProbabilities
   }
 
-  init(from decoder: any Decoder) throws {
+  package init(from decoder: any Decoder) throws {
     let container = try decoder.container(keyedBy: CodingKeys.self)
     divergence = try container.decode(Double.self, forKey: .divergence)
     nll = try container.decode(Double.self, forKey: .nll)
@@ -40,7 +40,7 @@ struct PredictionSummary: Sendable, Codable, Equatable {
     }
   }
 
-  func encode(to encoder: any Encoder) throws {
+  package func encode(to encoder: any Encoder) throws {
     var container = encoder.container(keyedBy: CodingKeys.self)
     try container.encode(divergence, forKey: .divergence)
     try container.encode(nll, forKey: .nll)
@@ -49,19 +49,19 @@ struct PredictionSummary: Sendable, Codable, Equatable {
 }
 
 /// The findings of a calibration on disk.
-final class CalibrationJournal {
+package final class CalibrationJournal {
   /// What was measured: a window with a set of units mapped.
-  struct Measurement: Hashable, Codable {
-    var window: Int
+  package struct Measurement: Hashable, Codable {
+    package var window: Int
     /// Ascending.
-    var units: [Int]
+    package var units: [Int]
   }
 
   private struct Header: Codable, Equatable {
-    var format = "kindred-calibration"
-    var version = 1
+    package var format = "kindred-calibration"
+    package var version = 1
     /// A hash of all that findings depend on.
-    var inputs: String
+    package var inputs: String
   }
 
   private enum Line: Codable {
@@ -83,7 +83,7 @@ final class CalibrationJournal {
   /// Opens the journal at `path`, or starts one. A journal of other inputs is started anew.
   ///
   /// - Parameter inputs: a hash of all that findings depend on.
-  init(path: String, inputs: String) throws(CalibrationError) {
+  package init(path: String, inputs: String) throws(CalibrationError) {
     self.path = path
     let header = Header(inputs: inputs)
     var lines: [Line] = []
@@ -140,29 +140,29 @@ final class CalibrationJournal {
     } catch { throw CalibrationError(description: "\(path): the calibration's journal could not be written: \(error)") }
   }
 
-  subscript(_ measurement: Measurement) -> PredictionSummary? { summaries[measurement] }
+  package subscript(_ measurement: Measurement) -> PredictionSummary? { summaries[measurement] }
 
-  func note(_ summary: PredictionSummary, of measurement: Measurement) throws(CalibrationError) {
+  package func note(_ summary: PredictionSummary, of measurement: Measurement) throws(CalibrationError) {
     summaries[measurement] = summary
     try append(.summary(measurement, summary))
   }
 
   /// Notes the mixtures; the sums are then no longer needed.
-  func note(_ found: [[MixtureFit]]) throws(CalibrationError) {
+  package func note(_ found: [[MixtureFit]]) throws(CalibrationError) {
     fits = found
     try append(.fits(found))
     try? FileManager.default.removeItem(atPath: sumsPath)
   }
 
   /// The sums of the first windows, and the number of these.
-  var sums: (windows: Int, data: Data)? {
+  package var sums: (windows: Int, data: Data)? {
     guard let content = FileManager.default.contents(atPath: sumsPath), content.count > 8 else { return nil }
     let windows = content.withUnsafeBytes { Int($0.loadUnaligned(as: UInt32.self)) }
     return (windows, content.dropFirst(8))
   }
 
   /// Keeps the sums of the first windows in place of those kept before.
-  func keep(sums: Data, windows: Int) throws(CalibrationError) {
+  package func keep(sums: Data, windows: Int) throws(CalibrationError) {
     var content = withUnsafeBytes(of: (UInt32(windows), UInt32(0))) { Data($0) }
     content += sums
     do {
@@ -175,23 +175,23 @@ final class CalibrationJournal {
 }
 
 /// FNV-1a over what is added: enough to tell inputs apart that were not made to collide.
-struct InputHash {
+package struct InputHash {
   private var value: UInt64 = 0xcbf2_9ce4_8422_2325
 
   private mutating func add(bytes: some Sequence<UInt8>) {
     for byte in bytes { value = (value ^ UInt64(byte)) &* 0x100_0000_01b3 }
   }
 
-  mutating func add(_ text: String) {
+  package mutating func add(_ text: String) {
     add(bytes: text.utf8)
     add(bytes: CollectionOfOne(0))
   }
 
-  mutating func add(_ tokens: [Int32]) {
+  package mutating func add(_ tokens: [Int32]) {
     tokens.withUnsafeBytes { add(bytes: $0) }
     add(bytes: CollectionOfOne(0))
   }
 
   /// Hexadecimal digits.
-  var text: String { String(value, radix: 16) }
+  package var text: String { String(value, radix: 16) }
 }

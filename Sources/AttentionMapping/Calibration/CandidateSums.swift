@@ -21,7 +21,7 @@ import KindredKVStore
 import KindredTransformer
 
 /// Sums for every unit of a large model.
-struct CandidateSums<B: Backend> {
+package struct CandidateSums<B: Backend> {
   /// `[layer][KV head]`.
   private(set) var units: [[UnitSums]]
 
@@ -41,7 +41,7 @@ struct CandidateSums<B: Backend> {
   ///   - large: the model that borrows.
   ///   - small: the model that lends.
   ///   - near: the window of own keys; `nil` for pure mapping.
-  init(large: DecoderConfiguration, small: DecoderConfiguration, near: NearWindow?, backend: B) {
+  package init(large: DecoderConfiguration, small: DecoderConfiguration, near: NearWindow?, backend: B) {
     self.backend = backend
     self.near = near
     self.large = large.attention
@@ -53,7 +53,7 @@ struct CandidateSums<B: Backend> {
   }
 
   /// The sums of an interrupted run, as ``stored`` left them; `false` where the bytes are not those of such sums.
-  mutating func restore(_ stored: Data) -> Bool {
+  package mutating func restore(_ stored: Data) -> Bool {
     var values = stored.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }[...]
     for layer in units.indices {
       for group in units[layer].indices {
@@ -72,7 +72,7 @@ struct CandidateSums<B: Backend> {
   }
 
   /// The sums as bytes.
-  var stored: Data {
+  package var stored: Data {
     var data = Data()
     for unit in units.joined() {
       for head in 0..<large.groupSize {
@@ -91,7 +91,7 @@ struct CandidateSums<B: Backend> {
   ///   - own: the large model's attention over the window, all layers recorded.
   ///   - values: by layer the large model's values, `[window, G · D]`.
   ///   - lent: the small model's attention over the window, all layers recorded.
-  mutating func add(
+  package mutating func add(
     rows positions: [Int], own: LentAttention<B>, values: [[Float]], lent: LentAttention<B>
   ) throws(ComputeError) {
     for start in stride(from: 0, to: positions.count, by: Self.blockRows) {
@@ -106,15 +106,15 @@ struct CandidateSums<B: Backend> {
 
   /// Rows of all small heads at some positions.
   private struct BorrowedRows {
-    let positions: [Int]
+    package let positions: [Int]
     /// Positions in a row: those of the last one, rounded up to whole pages.
-    let width: Int
+    package let width: Int
     /// `[candidates · rows, width]`.
-    let rows: B.Activations
+    package let rows: B.Activations
     /// What each row sums to, `[candidates, rows]`; empty for pure mapping.
-    let masses: [Float]
+    package let masses: [Float]
     /// The masses as a matrix, `[candidates, rows]`.
-    let massMatrix: RowMatrix?
+    package let massMatrix: RowMatrix?
   }
 
   private func borrowedRows(_ positions: [Int], of lent: LentAttention<B>) throws(ComputeError) -> BorrowedRows {
@@ -306,8 +306,8 @@ struct CandidateSums<B: Backend> {
   // MARK: Products
 
   private struct RowMatrix {
-    let rows: Int
-    let matrix: B.Matrix
+    package let rows: Int
+    package let matrix: B.Matrix
   }
 
   /// The values of the first `width` positions as rows of a matrix, `[G · D, width]`, 0 past the window.
@@ -378,7 +378,8 @@ private func dot(_ a: [Float], _ aStart: Int, _ b: [Float], _ bStart: Int, count
       }
       var sum = sums.sum()
       while index < count {
-        sum += a.load(fromByteOffset: (aStart + index) * 4, as: Float.self)
+        sum +=
+          a.load(fromByteOffset: (aStart + index) * 4, as: Float.self)
           * b.load(fromByteOffset: (bStart + index) * 4, as: Float.self)
         index += 1
       }

@@ -6,17 +6,17 @@ import KindredAttention
 
 /// Sums over calibration rows from which a unit's mixture is solved. For query head i, candidate c is the vector C_ic
 /// of what the unit's output gains, at weight 1, and T_i is what it should gain (`CandidateSums.swift` says of what).
-struct UnitSums: Sendable, Equatable {
+package struct UnitSums: Sendable, Equatable {
   /// Candidates: all heads of the small model.
-  let candidates: Int
+  package let candidates: Int
   /// ⟨C_ia, C_ib⟩ by query head, `[R][candidates, candidates]`.
-  var gram: [[Float]]
+  package var gram: [[Float]]
   /// ⟨C_ia, T_i⟩, `[R][candidates]`.
-  var cross: [[Float]]
+  package var cross: [[Float]]
   /// ⟨T_i, T_i⟩, `[R]`.
-  var square: [Float]
+  package var square: [Float]
 
-  init(candidates: Int, queryHeads: Int) {
+  package init(candidates: Int, queryHeads: Int) {
     self.candidates = candidates
     gram = Array(repeating: Array(repeating: 0, count: candidates * candidates), count: queryHeads)
     cross = Array(repeating: Array(repeating: 0, count: candidates), count: queryHeads)
@@ -25,13 +25,13 @@ struct UnitSums: Sendable, Equatable {
 }
 
 /// A unit's mixture as solved.
-struct MixtureFit: Sendable, Codable, Equatable {
+package struct MixtureFit: Sendable, Codable, Equatable {
   /// Candidates in use, ascending.
-  var dictionary: [Int]
+  package var dictionary: [Int]
   /// `[R][k]`.
-  var weights: [[Float]]
+  package var weights: [[Float]]
   /// The share of Σ_i gain_i ‖T_i‖² that is left.
-  var error: Double
+  package var error: Double
 
   /// Chooses at most `size` candidates.
   ///
@@ -40,7 +40,7 @@ struct MixtureFit: Sendable, Codable, Equatable {
   ///   - gains: what an error of each query head's output counts, `[R]`.
   ///   - size: k, at least 1.
   ///   - sum: what each query head's weights add up to.
-  init(_ sums: UnitSums, gains: [Double], size: Int, sum: MixtureProblem.Sum) {
+  package init(_ sums: UnitSums, gains: [Double], size: Int, sum: MixtureProblem.Sum) {
     let search = DictionarySearch(sums: sums, gains: gains, sum: sum)
     var chosen: [Int] = []
     var best = Double.infinity
@@ -73,13 +73,13 @@ struct MixtureFit: Sendable, Codable, Equatable {
 
 /// Dictionaries and what they leave of the error.
 private struct DictionarySearch {
-  let sums: UnitSums
-  let gains: [Double]
-  let sum: MixtureProblem.Sum
+  package let sums: UnitSums
+  package let gains: [Double]
+  package let sum: MixtureProblem.Sum
   /// Σ_i gain_i ‖T_i‖².
-  let scale: Double
+  package let scale: Double
 
-  init(sums: UnitSums, gains: [Double], sum: MixtureProblem.Sum) {
+  package init(sums: UnitSums, gains: [Double], sum: MixtureProblem.Sum) {
     self.sums = sums
     self.gains = gains
     self.sum = sum
@@ -87,7 +87,7 @@ private struct DictionarySearch {
   }
 
   /// The candidate that leaves least beside `others`; the first one among equals.
-  func best(beside others: [Int]) -> (candidate: Int, objective: Double)? {
+  package func best(beside others: [Int]) -> (candidate: Int, objective: Double)? {
     var best: (candidate: Int, objective: Double)?
     for candidate in 0..<sums.candidates where !others.contains(candidate) {
       let objective = objective(others + [candidate])
@@ -104,7 +104,7 @@ private struct DictionarySearch {
     }
   }
 
-  func weights(_ dictionary: [Int], head: Int) -> [Double] { problem(dictionary, head: head).solve(sum) }
+  package func weights(_ dictionary: [Int], head: Int) -> [Double] { problem(dictionary, head: head).solve(sum) }
 
   private func problem(_ dictionary: [Int], head: Int) -> MixtureProblem {
     let count = sums.candidates

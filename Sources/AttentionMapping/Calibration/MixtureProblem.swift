@@ -5,9 +5,9 @@
 
 /// min over w ≥ 0 of wᵀHw − 2bᵀw, where H is the Gram matrix of candidates and b their products with the target: the
 /// squared distance of the mixture to the target, less the target's own square.
-struct MixtureProblem {
+package struct MixtureProblem {
   /// What the weights add up to.
-  enum Sum: Sendable {
+  package enum Sum: Sendable {
     /// Exactly 1: rows of weights stay distributions.
     case one
     /// At most 1.
@@ -15,14 +15,14 @@ struct MixtureProblem {
   }
 
   /// H, `[k, k]`, positive semidefinite.
-  var gram: [Double]
+  package var gram: [Double]
   /// b, `[k]`.
-  var target: [Double]
+  package var target: [Double]
 
-  var count: Int { target.count }
+  package var count: Int { target.count }
 
   /// wᵀHw − 2bᵀw.
-  func objective(_ weights: [Double]) -> Double {
+  package func objective(_ weights: [Double]) -> Double {
     var value = 0.0
     for row in 0..<count where weights[row] != 0 {
       var product = -2 * target[row]
@@ -33,7 +33,7 @@ struct MixtureProblem {
   }
 
   /// The best weights. Equal problems have equal answers.
-  func solve(_ sum: Sum) -> [Double] {
+  package func solve(_ sum: Sum) -> [Double] {
     guard sum == .atMostOne else { return descend(isAffine: true) }
     let free = descend(isAffine: false)
     // Where the bound is broken without being asked for, the problem being convex, it holds with equality.

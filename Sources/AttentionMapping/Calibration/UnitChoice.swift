@@ -7,10 +7,10 @@ import KindredCompute
 import KindredTransformer
 
 /// The part of a calibration that chooses units, given their mixtures.
-struct UnitChoice<B: Backend> {
-  let calibration: Calibration<B>
-  let fits: [[MixtureFit]]
-  let meter: WorkMeter
+package struct UnitChoice<B: Backend> {
+  package let calibration: Calibration<B>
+  package let fits: [[MixtureFit]]
+  package let meter: WorkMeter
 
   private var journal: CalibrationJournal { calibration.journal }
   private var unitCount: Int { calibration.units.count }
@@ -21,12 +21,12 @@ struct UnitChoice<B: Backend> {
   private static func roundSize(_ units: Int) -> Int { max(1, Int((roundShare * Double(units)).rounded(.up))) }
 
   /// The sizes of what is mapped already at each measurement, for `wanted` units to be mapped in the end.
-  static func rounds(units: Int, wanted: Int) -> [Int] {
+  package static func rounds(units: Int, wanted: Int) -> [Int] {
     // The last units need no choice.
     wanted >= units ? [] : Array(stride(from: 0, to: wanted, by: roundSize(units)))
   }
 
-  func choose() throws -> CalibrationResult {
+  package func choose() throws -> CalibrationResult {
     switch calibration.options.budget {
     case .ratio(let ratio):
       return try result(try order(Int((ratio * Double(unitCount)).rounded())))
@@ -35,8 +35,8 @@ struct UnitChoice<B: Backend> {
       guard let count = (0...unitCount).first(where: { bytes(order.prefix($0).map(\.unit)) <= limit }) else {
         let least = (0...unitCount).map { bytes(order.prefix($0).map(\.unit)) }.min() ?? 0
         throw CalibrationError(
-          description: "kv-budget: expected at least \(least) bytes, which mapping can reach for \(calibration.options.context) "
-            + "tokens in both models, found \(limit)")
+          description: "kv-budget: expected at least \(least) bytes, which mapping can reach for "
+            + "\(calibration.options.context) tokens in both models, found \(limit)")
       }
       return try result(Array(order.prefix(count)))
     case .divergence(let limit):
@@ -45,7 +45,7 @@ struct UnitChoice<B: Backend> {
   }
 
   /// A unit, and the KL expected with it and all before it where that was found.
-  typealias Step = (unit: Int, divergence: Double?)
+  package typealias Step = (unit: Int, divergence: Double?)
 
   /// Units in the order in which they are mapped.
   private func order(_ count: Int) throws -> [Step] {
@@ -177,7 +177,7 @@ private final class WindowMeasurement<B: Backend> {
   private var run: WindowRun<B>?
   private var reference: ReferencePredictions<B>?
 
-  init(_ choice: UnitChoice<B>, window: Int) {
+  package init(_ choice: UnitChoice<B>, window: Int) {
     self.choice = choice
     self.window = window
   }
@@ -202,7 +202,7 @@ private final class WindowMeasurement<B: Backend> {
   }
 
   /// With some units mapped.
-  func summary(_ mapped: [Int]) throws -> PredictionSummary {
+  package func summary(_ mapped: [Int]) throws -> PredictionSummary {
     if let found = calibration.journal[key(mapped)] { return found }
     let (run, reference) = try prepared()
     if mapped.isEmpty { return reference.summary }
@@ -214,7 +214,7 @@ private final class WindowMeasurement<B: Backend> {
 
   /// With each of `candidates` mapped beside `base`. Layers below a candidate's do not differ from the base's and are not
   /// run again.
-  func summaries(
+  package func summaries(
     beside base: [Int], candidates: [Int], progress: (Int) throws -> Void
   ) throws -> [PredictionSummary] {
     var hidden: [[Float]]?

@@ -6,20 +6,20 @@
 // what two of them make together is 2·½ E_p r_u r_v.
 
 /// What was measured of units beside a base.
-struct UnitMeasurements: Sendable, Equatable {
+package struct UnitMeasurements: Sendable, Equatable {
   /// Units that are mapped in every measurement.
-  var base: [Int]
+  package var base: [Int]
   /// KL of the base alone, in nats.
-  var baseDivergence: Double
+  package var baseDivergence: Double
   /// The units that were measured.
-  var candidates: [Int]
+  package var candidates: [Int]
   /// KL of the base and each candidate.
-  var divergences: [Double]
+  package var divergences: [Double]
   /// ½ E_p r_u r_v, `[candidates][candidates]`.
-  var pairs: [[Double]]
+  package var pairs: [[Double]]
 
   /// The KL expected of the base with the candidates at `indices`.
-  func predicted(_ indices: [Int]) -> Double {
+  package func predicted(_ indices: [Int]) -> Double {
     var total = baseDivergence
     for (number, index) in indices.enumerated() {
       total += divergences[index] - baseDivergence
@@ -33,7 +33,7 @@ struct UnitMeasurements: Sendable, Equatable {
   ///
   /// - Parameter count: candidates to order.
   /// - Returns: their indices, and the KL expected with each and all before it.
-  func order(_ count: Int) -> [(index: Int, divergence: Double)] {
+  package func order(_ count: Int) -> [(index: Int, divergence: Double)] {
     var remaining = Array(candidates.indices)
     var rise = candidates.indices.map { divergences[$0] - baseDivergence }
     var total = baseDivergence

@@ -9,24 +9,24 @@ import KindredTransformer
 import Synchronization
 
 /// The models of a calibration, and the type in which they store keys and values.
-struct CalibrationPair<B: Backend> {
-  let large: DecoderModel<B>
-  let small: DecoderModel<B>
-  let kvType: KVType
+package struct CalibrationPair<B: Backend> {
+  package let large: DecoderModel<B>
+  package let small: DecoderModel<B>
+  package let kvType: KVType
 }
 
 /// A window of text, read by the small model.
-struct WindowRun<B: Backend> {
-  let tokens: [Int32]
+package struct WindowRun<B: Backend> {
+  package let tokens: [Int32]
   /// The small model's attention, all layers recorded.
-  let lent: LentAttention<B>
+  package let lent: LentAttention<B>
 
   private let pair: CalibrationPair<B>
   private let batch: Batch
   /// Holds the keys to which `lent` refers.
   private let smallState: RunState<B>
 
-  init(_ tokens: [Int32], pair: CalibrationPair<B>) throws {
+  package init(_ tokens: [Int32], pair: CalibrationPair<B>) throws {
     self.tokens = tokens
     self.pair = pair
     var batch = Batch()
@@ -52,7 +52,7 @@ struct WindowRun<B: Backend> {
   }
 
   /// Adds sampled rows of the unmapped large model to `sums`.
-  func add(rows: [Int], to sums: inout CandidateSums<B>) throws {
+  package func add(rows: [Int], to sums: inout CandidateSums<B>) throws {
     let large = pair.large
     let state = try Self.state(large, rows: tokens.count, kvType: pair.kvType)
     let own = try Self.record(large, state, rows: tokens.count)
@@ -75,7 +75,7 @@ struct WindowRun<B: Backend> {
   ///   - hidden: what that layer reads, `[tokens, E]`; for layer 0 the tokens' embeddings by default.
   ///   - each: called before each layer.
   /// - Returns: the state with the model's output.
-  func run(
+  package func run(
     _ plan: AttentionPlan, from layer: Int = 0, hidden: [Float]? = nil, each: (RunState<B>) -> Void = { _ in }
   ) throws -> RunState<B> {
     let large = pair.large
@@ -85,7 +85,8 @@ struct WindowRun<B: Backend> {
     _ = state.store.addSequence()
     try large.begin(batch, state: state)
     if let hidden { large.backend.write(hidden, to: state.hidden) }
-    let borrowing = plan.mappedUnits.isEmpty ? nil : Borrowing(plan: plan, lent: lent)
+    let borrowing =
+      try plan.mappedUnits.isEmpty ? nil : Borrowing(plan, large: state.store, lent: lent, rowCapacity: tokens.count)
     for index in layer..<large.configuration.layerCount {
       each(state)
       try large.run(index..<index + 1, of: batch, state: state, borrowing: borrowing)
@@ -95,7 +96,7 @@ struct WindowRun<B: Backend> {
 }
 
 /// The unmapped model's predictions at some rows of a window, against which others are measured.
-struct ReferencePredictions<B: Backend> {
+package struct ReferencePredictions<B: Backend> {
   private let model: DecoderModel<B>
   /// The scored rows, and the tokens that follow them.
   private let rows: [Int]
@@ -106,10 +107,10 @@ struct ReferencePredictions<B: Backend> {
 
   private struct Reference: Sendable {
     /// `[vocabulary]`.
-    let probabilities: [Float]
-    let logProbabilities: [Float]
+    package let probabilities: [Float]
+    package let logProbabilities: [Float]
     /// The most likely tokens.
-    let top: [Int]
+    package let top: [Int]
   }
 
   /// Tokens that are looked at one by one; the others count together.
@@ -120,7 +121,7 @@ struct ReferencePredictions<B: Backend> {
   ///   - state: with its output for a window.
   ///   - tokens: of the window.
   ///   - rows: the rows to score, all before the window's last.
-  init(_ model: DecoderModel<B>, state: RunState<B>, tokens: [Int32], rows: [Int]) {
+  package init(_ model: DecoderModel<B>, state: RunState<B>, tokens: [Int32], rows: [Int]) {
     self.model = model
     self.rows = rows
     targets = rows.map { tokens[$0 + 1] }
@@ -131,7 +132,7 @@ struct ReferencePredictions<B: Backend> {
   }
 
   /// Compares another run of the window.
-  func summarize(_ state: RunState<B>) -> PredictionSummary {
+  package func summarize(_ state: RunState<B>) -> PredictionSummary {
     let parts = Self.eachRow(model, state: state, rows: rows) { [references, targets] index, logs in
       let reference = references[index]
       var divergence = 0.0
@@ -168,7 +169,7 @@ struct ReferencePredictions<B: Backend> {
 
 extension [Float] {
   /// The indices of the `count` largest elements, largest first; of equal ones the first.
-  func largest(_ count: Int) -> [Int] {
+  package func largest(_ count: Int) -> [Int] {
     var best: [Int] = []
     for index in indices where best.count < count || self[index] > self[best[best.count - 1]] {
       let place = best.firstIndex { self[$0] < self[index] } ?? best.count
@@ -180,7 +181,7 @@ extension [Float] {
 }
 
 /// The values of `body` for 0..<count, in order, computed on all cores.
-func concurrentMap<Value: Sendable>(_ count: Int, _ body: @Sendable (Int) -> Value) -> [Value] {
+package func concurrentMap<Value: Sendable>(_ count: Int, _ body: @Sendable (Int) -> Value) -> [Value] {
   let values = Mutex<[Value?]>(Array(repeating: nil, count: count))
   DispatchQueue.concurrentPerform(iterations: count) { index in
     let value = body(index)

@@ -78,20 +78,27 @@ void kindred_pack_panel(kindred_type type, const void *source, size_t rows, size
 
 // MARK: Activations
 
+/// What 32 int8 activations have in common: their scale and the sums that products with offsets and minimums need.
+typedef struct {
+  float scale;
+  /// Of all 32 quants, and of the first and the last 16.
+  int32_t sum, halves[2];
+} kindred_activation_block;
+
 /// Rows of activations, ready to be multiplied: as float, and as int8 in blocks of 32 with one scale each.
 /// Dense weights read `values`, quantised weights read the rest. Element (i, k) is
-/// `values[i * columns + k]`, about `scales[i * padded / 32 + k / 32] * quants[i * padded + k]`, where
+/// `values[i * columns + k]`, about `blocks[i * padded / 32 + k / 32].scale * quants[i * padded + k]`, where
 /// `padded` is `columns` rounded up to a multiple of 64 and the padding's quants are 0.
 typedef struct {
   size_t columns;
-  const float *values;    // [rows, columns]
-  const int8_t *quants;   // [rows, padded]
-  const float *scales;    // [rows, padded / 32]
-  const int32_t *sums;    // [rows, padded / 16], the sum of each 16 quants
+  const float *values;                     // [rows, columns]
+  const int8_t *quants;                    // [rows, padded]
+  const kindred_activation_block *blocks;  // [rows, padded / 32]
 } kindred_activations;
 
-/// rest[k] = x[k] − scales[k / 32] · quants[k] over `count` values: what quantisation has left. `rest` may be x.
-void kindred_residual(const float *x, size_t count, const int8_t *quants, const float *scales, float *rest);
+/// rest[k] = x[k] − blocks[k / 32].scale · quants[k] over `count` values: what quantisation has left. `rest` may be x.
+void kindred_residual(const float *x, size_t count, const int8_t *quants, const kindred_activation_block *blocks,
+                      float *rest);
 
 /// out[r] (+)= first[r] + bias[r], then out[r] += second[r], over `count` values; `bias` may be NULL.
 void kindred_add_planes(const float *first, const float *second, const float *bias, bool accumulate, size_t count,
@@ -133,6 +140,40 @@ typedef struct {
   size_t output_stride;
 } kindred_tile_loan;
 
+/// Ordinary attention of a few queries of one KV head over consecutive pages, by the online softmax.
+typedef struct {
+  kindred_type type;
+  size_t d, queries;
+  /// Query i is at position first_position + i / heads.
+  size_t heads, first_position;
+  float scale;
+  const float *query;  // [queries][d]
+  /// The first page's position in units of pages, and the pages. Positions past the last query's are not read.
+  size_t first_page, page_count;
+  const void *const *keys, *const *values;  // [page_count]
+  float *logits;                            // scratch, [queries][64]
+  float *output;                            // [queries][d]: sums of weighted values
+  float *maximum, *sum;                     // [queries]: the largest logit, and the sum of weights relative to it
+  /// Where logits are kept, of query i and the request's page p at kept[i] + p · page_stride, 64 of which those past
+  /// the query's position mean nothing; NULL for a query whose logits are not wanted, or for all.
+  float *const *kept;
+  size_t page_stride;
+} kindred_attention;
+
+/// Kept rows of some lent heads, times the values of one KV head.
+typedef struct {
+  kindred_type type;
+  size_t d, loans, rows;
+  /// Positions, from 0 on.
+  size_t count;
+  /// Of each loan, weights of page p at weights + p · page_stride: [rows][64].
+  const float *const *weights;
+  size_t page_stride;
+  const void *const *values;  // pages
+  float *tile;                // scratch, [loans · rows][64]
+  float *output;              // [loans · rows][d]
+} kindred_kept_loan;
+
 // MARK: The kernels of one instruction set
 
 typedef struct {
@@ -141,8 +182,8 @@ typedef struct {
   /// y = x / sqrt(mean(x²) + epsilon) · weight, over `n` elements. `weight` may be NULL (ones). y may be x.
   void (*rms_norm)(const float *x, const float *weight, float epsilon, size_t n, float *y);
 
-  /// Quantises one row of `n` values; writes the `padded` quants, scales and sums of `kindred_activations`.
-  void (*quantize)(const float *x, size_t n, int8_t *quants, float *scales, int32_t *sums);
+  /// Quantises one row of `n` values; writes the `padded` quants and the blocks of `kindred_activations`.
+  void (*quantize)(const float *x, size_t n, int8_t *quants, kindred_activation_block *blocks);
 
   /// out[i · out_stride + r] (+)= Σ_k a[i, k] · w[r, k] + bias[r], for i < a_rows and the rows r < rows of
   /// panels panel_begin..<panel_end. `bias` may be NULL; with `accumulate` the result is added to `out`.
@@ -197,6 +238,14 @@ typedef struct {
   /// o[i · o_stride + c] += Σ_{j < count} p[i · 64 + j] · value[j][c], for i < m, c < d; j in rising order.
   void (*accumulate)(kindred_type type, const float *p, size_t m, const void *value_page, size_t count, size_t d,
                      float *o, size_t o_stride);
+
+  /// Adds pages to what `output`, `maximum` and `sum` hold; at first 0, −∞ and 0.
+  void (*attend)(const kindred_attention *request);
+  /// Adds to `output`.
+  void (*weigh_values)(const kindred_kept_loan *loan);
+
+  /// Σ exp((x[i] − shift) / divisor) over n elements, NaN counted as 0; within 1e-6 of the true sum.
+  double (*sum_exponentials)(const float *x, size_t n, float shift, float divisor);
 
   /// x *= factor, over n elements.
   void (*scale)(float *x, size_t n, float factor);
