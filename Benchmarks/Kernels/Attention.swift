@@ -28,9 +28,13 @@ func registerAttention() {
         lender: LentHead(
           query: lender.query, logSumExp: lender.logSumExp, shape: small, type: .f16, head: head,
           keys: [lender.segment.keys[head / small.groupSize]]),
-        borrowers: [(group: 0, queryHeads: [head]), (group: 1, queryHeads: [large.groupSize + head])])
+        borrowers: [
+          Borrower(group: 0, queryHeads: [head], weights: [1]),
+          Borrower(group: 1, queryHeads: [large.groupSize + head], weights: [1]),
+        ])
     }
-    let request = BorrowRequest<CPUBackend>(loans: loans, shape: large, type: .f16, output: layer.output)
+    let request = BorrowRequest<CPUBackend>(
+      loans: loans, groups: [0, 1], shape: large, type: .f16, output: layer.output)
     return Workload(
       backend: backend,
       operations: 2 * pairs * Double(6 * small.headDimension + large.queryHeads * large.headDimension),

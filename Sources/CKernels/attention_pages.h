@@ -4,8 +4,6 @@
 #ifndef KINDRED_ATTENTION_PAGES_H
 #define KINDRED_ATTENTION_PAGES_H
 
-#include <string.h>
-
 #include "CKindredKernels.h"
 
 static void attend(const kindred_attention *r) {
@@ -20,10 +18,10 @@ static void attend(const kindred_attention *r) {
       float *logits = r->logits + i * width;
       size_t seen = r->first_position + i / r->heads + 1;
       if (seen <= start) {
-        memset(logits, 0, width * sizeof *logits);
+        __builtin_memset(logits, 0, width * sizeof *logits);
         continue;
       }
-      if (r->kept && r->kept[i]) memcpy(r->kept[i] + page * r->page_stride, logits, width * sizeof *logits);
+      if (r->kept && r->kept[i]) __builtin_memcpy(r->kept[i] + page * r->page_stride, logits, width * sizeof *logits);
       size_t valid = seen - start < width ? seen - start : width;
       float factor = softmax_step(logits, valid, r->maximum + i, r->sum + i);
       if (factor != 1) scale(r->output + i * r->d, r->d, factor);
@@ -37,8 +35,8 @@ static void weigh_values(const kindred_kept_loan *r) {
   for (size_t page = 0; page * width < r->count; page++) {
     size_t left = r->count - page * width;
     for (size_t loan = 0; loan < r->loans; loan++)
-      memcpy(r->tile + loan * r->rows * width, r->weights[loan] + page * r->page_stride,
-             r->rows * width * sizeof *r->tile);
+      __builtin_memcpy(r->tile + loan * r->rows * width, r->weights[loan] + page * r->page_stride,
+                       r->rows * width * sizeof *r->tile);
     const void *next = r->values[left > width ? page + 1 : page];
     accumulate_ahead(r->type, r->tile, m, r->values[page], left < width ? left : width, r->d, r->output, r->d, next);
   }

@@ -1,8 +1,8 @@
 // Attention on the processor: tiles of queries against pages of 64 positions.
 //
 // Own attention is the online softmax of FlashAttention (Dao et al. 2022) over pages in rising order, in stretches that
-// are merged like its blocks. Borrowed
-// attention (IAM, arXiv 2507.11953) takes tiles that are normalised already and needs only the product with V.
+// are merged like its blocks. Borrowed attention (IAM, arXiv 2507.11953) takes tiles that are normalised already and
+// needs only the product with V.
 // Page borders lie at fixed positions and each output is summed in one order, so results do not depend on how rows
 // are grouped. Slow twins that materialise whole maps are in `AttentionTests`. Many rows of a sequence with a cache of
 // half precision go another way where the instruction set has one: CPUTileAttention.swift.

@@ -93,9 +93,9 @@ extension CPUBackend {
       )
     }
 
-    /// The rows from `row` on as float and int8, of the second plane where they start after `count` rows of the first.
-    func kernelView(from row: Int = 0, after count: Int = 0) -> kindred_activations {
-      let (quants, blocks) = quants(row: count + row)
+    /// The rows from `row` on as float and int8; all rows of the second plane follow those of the first.
+    func kernelView(from row: Int = 0) -> kindred_activations {
+      let (quants, blocks) = quants(row: row)
       return kindred_activations(columns: columns, values: self[row: row], quants: quants, blocks: blocks)
     }
 
@@ -115,9 +115,8 @@ extension CPUBackend {
   /// Rows below which quantised weights, too, meet what rounding to int8 or bf16 has left. Short prompts and batches of
   /// decoding sequences stay that precise, and unpacking weights takes much of their time anyway.
   private static let preciseRows = 128
-  /// Rows up to which both planes go through a kernel as rows of one call: weights are then read once, which is what
-  /// takes the time.
-  private static let jointRows = 3
+  /// Sums of both planes of some panels: 16 KB.
+  private static let jointSums = 1 << 12
   /// Multiplications that are worth a piece of their own: about two microseconds.
   private static let smallestPiece = 1 << 18
   /// Panels that the dense kernel reads side by side for one row.
@@ -228,14 +227,7 @@ extension CPUBackend {
     if form.contains(.tiles) {
       multiplyTiles(input.tileView(form, from: first), part)
     } else if !form.contains(.restQuants) {
-      multiply(input.kernelView(from: first), part, panels: part.panels)
-    } else if part.rows.count > Self.jointRows {
-      // A panel stays in the cache from one plane to the next.
-      let rest = input.kernelView(from: first, after: part.allRows)
-      for panel in part.panels {
-        multiply(input.kernelView(from: first), part, panels: panel..<panel + 1)
-        multiply(rest, part, panels: panel..<panel + 1, isRest: true)
-      }
+      multiply(input.kernelView(from: first), part)
     } else {
       multiplyPlanesTogether(input, part)
     }
@@ -251,24 +243,22 @@ extension CPUBackend {
     }
   }
 
-  /// Some panels with one plane; the rest is added to what the first plane has given.
-  private func multiply(
-    _ view: kindred_activations, _ part: ProductPart, panels: Range<Int>, isRest: Bool = false
-  ) {
+  /// Rows as one plane.
+  private func multiply(_ view: kindred_activations, _ part: ProductPart) {
     let product = part.product
     withUnsafePointer(to: view) { view in
       kernels.multiply(
-        product.matrix.type.kernelType, product.matrix.panels.pointer, panels.lowerBound, panels.upperBound,
-        product.matrix.rows, view, part.rows.count, isRest ? nil : product.bias.map { UnsafePointer($0[row: 0]) },
-        isRest || product.accumulates, part.output, part.stride)
+        product.matrix.type.kernelType, product.matrix.panels.pointer, part.panels.lowerBound, part.panels.upperBound,
+        product.matrix.rows, view, part.rows.count, product.bias.map { UnsafePointer($0[row: 0]) },
+        product.accumulates, part.output, part.stride)
     }
   }
 
-  /// Both planes of all rows in one call, some panels at a time. Sums are added in the order of two calls, so that
-  /// results do not depend on the number of rows.
+  /// Both planes of all rows as rows of one call, which reads and unpacks weights once, some panels at a time.
   private func multiplyPlanesTogether(_ input: Activations, _ part: ProductPart) {
     let (product, matrix, rows) = (part.product, part.product.matrix, part.allRows)
-    let group = min(part.panels.count, 16)  // panels whose sums stay in the first-level cache
+    // Panels whose sums stay in the first-level cache.
+    let group = max(1, min(part.panels.count, Self.jointSums / (Self.planes * rows * KINDRED_PANEL_ROWS)))
     let width = group * KINDRED_PANEL_ROWS
     withUnsafeTemporaryAllocation(byteCount: Self.planes * rows * width * 4, alignment: 64) { memory in
       let sums = memory.baseAddress!.assumingMemoryBound(to: Float.self)  // [planes, rows, width]
