@@ -19,8 +19,10 @@ struct CalibrateCommand: ParsableCommand {
   @Option(name: [.short, .customLong("model")], help: ArgumentHelp("The large model.", valueName: "model"))
   var model: String
 
-  @Option(name: [.short, .customLong("small")], help: ArgumentHelp("The small model.", valueName: "model"))
-  var small: String
+  @Option(
+    name: [.short, .customLong("small")],
+    help: ArgumentHelp("The small model; needed unless --far says otherwise.", valueName: "model"))
+  var small: String?
 
   @Option(help: ArgumentHelp("A text; several are used in equal parts.", valueName: "file"))
   var text: [String]
@@ -46,6 +48,14 @@ struct CalibrateCommand: ParsableCommand {
 
   @Option(parsing: .unconditional, help: "First positions with keys of their own, with a near window.")
   var sinks = 4
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      What positions outside of the near window borrow: small (mixtures of the small model's heads), layer (rows of the \
+      nearest lower layer with keys, as Shared Attention does) or nothing (as StreamingLLM does).
+      """))
+  var far = CalibrationOptions.Source.small
 
   @Option(help: "What is mapped together.")
   var unit = CalibrationOptions.Granularity.group
@@ -85,6 +95,12 @@ struct CalibrateCommand: ParsableCommand {
     if let threads, !(1...1024).contains(threads) {
       throw ValidationError("--threads: expected 1 to 1024, found \(threads)")
     }
+    if (small == nil) == (far == .small) {
+      throw ValidationError(
+        far == .small
+          ? "--small: expected a small model (-s) to borrow from, found none"
+          : "--small: expected none with --far \(far.rawValue), found one")
+    }
     if let problem = options.problem { throw ValidationError("--\(problem)") }
   }
 
@@ -94,6 +110,7 @@ struct CalibrateCommand: ParsableCommand {
     options.context = context
     options.mixture = mixture
     options.near = nearWindow == 0 ? nil : NearWindow(positions: nearWindow, sinks: sinks)
+    options.far = far
     options.granularity = unit
     if let ratio { options.budget = .ratio(ratio) }
     if let kvBudget { options.budget = .bytes(kvBudget) }
@@ -107,12 +124,12 @@ struct CalibrateCommand: ParsableCommand {
     let texts = try text.map { try readCalibrationText($0) }
     let backend = try CPUBackend(threads: threads)
     let large = try loadModel(openModel(model), on: backend)
-    let smallModel = try loadModel(openModel(small), on: backend)
-    try large.requireVocabulary(of: smallModel)
+    let smallModel = try small.map { try loadModel(openModel($0), on: backend) }
+    if let smallModel { try large.requireVocabulary(of: smallModel) }
     guard let tokenizer = large.tokenizer else { throw PromptError.noTokenizer(model: large.name) }
     let calibration = try Calibration(
-      large: large.decoder, small: smallModel.decoder, texts: texts.map { tokenizer.encode($0) }, options: options,
-      names: [large.name, smallModel.name], journalPath: journal ?? output + ".journal")
+      large: large.decoder, small: smallModel?.decoder, texts: texts.map { tokenizer.encode($0) }, options: options,
+      names: [large.name, smallModel?.name ?? ""], journalPath: journal ?? output + ".journal")
     let start = ContinuousClock.now
     let line = StatusLine()
     var first: Double?
@@ -125,7 +142,7 @@ struct CalibrateCommand: ParsableCommand {
       line.show("\(Int(100 * progress.share))%, \(Int(left)) s left: \(progress.step)")
     }
     line.clear()
-    try PlanFile(large: large.planned, small: smallModel.planned, plan: result.plan, notes: notes(result))
+    try PlanFile(large: large.planned, small: result.plan.lentHeads.isEmpty ? nil : smallModel?.planned, plan: result.plan, notes: notes(result))
       .write(to: output)
     try report(result, seconds: (ContinuousClock.now - start).seconds)
   }
@@ -136,7 +153,7 @@ struct CalibrateCommand: ParsableCommand {
       "made by": "kindred calibrate",
       "text": text.map { URL(fileURLWithPath: $0).lastPathComponent }.joined(separator: ", "),
       "options": "\(tokens) tokens in windows of \(context), near window \(nearWindow) and \(sinks) sinks, "
-        + "\(mixture) heads a mixture, unit \(unit.rawValue), seed \(seed)",
+        + "far \(far.rawValue), \(mixture) heads a mixture, unit \(unit.rawValue), seed \(seed)",
       "divergence": "\(result.divergence.formatted(digits: 5)) nats a token on windows kept back",
     ]
   }
@@ -183,6 +200,7 @@ private struct CalibrationReport: Encodable {
 }
 
 extension CalibrationOptions.Granularity: ExpressibleByArgument {}
+extension CalibrationOptions.Source: ExpressibleByArgument {}
 
 /// The text of a file that must be one: UTF-8 without zero bytes, and not empty.
 func readCalibrationText(_ path: String) throws -> String {

@@ -149,7 +149,7 @@ private struct Interruption: Error {}
   ) throws -> Calibration<CPUBackend> {
     let pair = try TinyPair(set: .generic)
     return try Calibration(
-      large: pair.large, small: pair.small, texts: texts, options: options, names: ["large", "small"],
+      large: pair.large, small: options.far == .small ? pair.small : nil, texts: texts, options: options, names: ["large", "small"],
       journalPath: journal)
   }
 
@@ -190,6 +190,64 @@ private struct Interruption: Error {}
         #expect(row.allSatisfy { $0 >= 0 } && abs(row.reduce(0, +) - 1) < 1e-5)
       }
     }
+  }
+
+  /// Units are borrowed from the nearest lower layer that keeps its keys, or count nothing far away.
+  @Test(arguments: [CalibrationOptions.Source.layer, .nothing], [nil, NearWindow(positions: 8, sinks: 2)])
+  func plansNeedNoSmallModel(far: CalibrationOptions.Source, near: NearWindow?) throws {
+    let folder = try TemporaryFolder()
+    let options = Self.options {
+      $0.far = far
+      $0.near = near
+    }
+    guard far == .layer || near != nil else {
+      #expect(throws: CalibrationError.self) { try Self.calibration(options, journal: folder.file("journal")) }
+      return
+    }
+    let result = try Self.calibration(options, journal: folder.file("journal")).run()
+    #expect(result.mappedUnits == 3)
+    #expect(result.divergence > 0)
+    let units = result.plan.units
+    for (layer, group) in result.plan.mappedUnits {
+      #expect(units[layer][group].near == near)
+      guard case .mapped(_, let found) = units[layer][group] else { continue }
+      let lower = (0..<layer).last { units[$0][group] == .own }
+      #expect(found == (far == .nothing ? .nothing : .layer(lower ?? -1)))
+    }
+    let all = Self.options {
+      $0.far = far
+      $0.near = near
+      $0.budget = .ratio(1)
+    }
+    let calibration = try Self.calibration(all, journal: folder.file("all"))
+    if far == .layer {
+      #expect(throws: CalibrationError.self) { try calibration.run() }
+    } else {
+      #expect(try calibration.run().mappedUnits == 6)
+    }
+  }
+
+  /// Layers that do not differ need not run again.
+  @Test(arguments: [
+    AttentionPlan.Unit.mapped(near: NearWindow(positions: 8, sinks: 2), far: .layer(1)),
+    .mapped(near: nil, far: .layer(1)), .mapped(near: NearWindow(positions: 8), far: .nothing),
+    .borrowed([HeadIndex(layer: 0, head: 1), HeadIndex(layer: 1, head: 3), HeadIndex(layer: 0, head: 1)]),
+  ])
+  func runsFromALayerOnEqualWholeRuns(unit: AttentionPlan.Unit) throws {
+    let pair = try TinyPair(set: .generic)
+    let run = try WindowRun(
+      Array(Self.texts[0].prefix(48)), pair: CalibrationPair(large: pair.large, small: pair.small, kvType: .f16))
+    var plan = AttentionPlan.own(layers: 3, kvHeads: 2)
+    var inputs: [[Float]] = []
+    let unmapped = try run.run(plan) { inputs.append(pair.large.backend.read($0.hidden, rows: 0..<48)) }
+    plan.units[2][1] = unit
+    let whole = try run.run(plan)
+    let layer = plan.lowestSource(from: 2)
+    #expect(layer == (plan.sharedHeads(groupSize: 3).isEmpty ? 2 : 1))
+    let part = try run.run(plan, from: layer, hidden: inputs[layer])
+    let rows = { (state: RunState<CPUBackend>) in pair.large.backend.read(state.hidden, rows: 0..<48) }
+    #expect(rows(part) == rows(whole))
+    #expect(rows(whole) != rows(unmapped))
   }
 
   @Test func theSameInputsMakeTheSamePlan() throws {

@@ -20,6 +20,16 @@ public struct CalibrationOptions: Sendable, Hashable {
     case layer
   }
 
+  /// What mapped units attend to at far positions.
+  public enum Source: String, Sendable, CaseIterable, Codable {
+    /// Mixtures of the small model's heads.
+    case small
+    /// The rows of the nearest lower layer that keeps the unit's keys (Shared Attention, arXiv 2407.12866).
+    case layer
+    /// Nothing (StreamingLLM, arXiv 2309.17453); needs a near window.
+    case nothing
+  }
+
   /// How much is mapped.
   public enum Budget: Sendable, Hashable {
     /// A share of the units, 0 to 1: of the keys, what is not stored but for near windows.
@@ -38,6 +48,8 @@ public struct CalibrationOptions: Sendable, Hashable {
   public var mixture = 4
   /// The window of own keys; `nil` for pure mapping.
   public var near: NearWindow? = NearWindow(positions: 64, sinks: 4)
+  /// What far positions borrow.
+  public var far = Source.small
   public var granularity = Granularity.group
   public var budget = Budget.ratio(0.5)
   /// Chooses windows and rows.
@@ -54,6 +66,7 @@ public struct CalibrationOptions: Sendable, Hashable {
     if !(1...AttentionPlan.mixtureLimit).contains(mixture) {
       return "mixture: expected 1 to \(AttentionPlan.mixtureLimit) small heads, found \(mixture)"
     }
+    if near == nil, far == .nothing { return "near-window: expected a window where nothing is borrowed, found none" }
     if let near {
       if near.positions < 1 { return "near-window: expected at least 1 position, found \(near.positions)" }
       if near.sinks < 0 { return "sinks: expected at least 0 positions, found \(near.sinks)" }
@@ -103,6 +116,7 @@ public struct Calibration<B: Backend> {
   package let pair: CalibrationPair<B>
   package let options: CalibrationOptions
   package let windows: [[Int32]]
+  /// What can be mapped.
   package let units: [MappingUnit]
   package let journal: CalibrationJournal
 
@@ -121,18 +135,22 @@ public struct Calibration<B: Backend> {
 
   /// - Parameters:
   ///   - large: the model that borrows.
-  ///   - small: the model that lends; of the same vocabulary.
+  ///   - small: the model that lends, of the same vocabulary; `nil` where far positions borrow nothing from it.
   ///   - texts: tokens of calibration texts, of which equal parts are used as far as they reach.
   ///   - options: how the plan is made.
   ///   - names: the models' names, by which a journal is known.
   ///   - journalPath: where findings are kept.
   /// - Throws: `CalibrationError` for options or texts that will not do.
   public init(
-    large: DecoderModel<B>, small: DecoderModel<B>, texts: [[Int32]], options: CalibrationOptions, names: [String],
+    large: DecoderModel<B>, small: DecoderModel<B>?, texts: [[Int32]], options: CalibrationOptions, names: [String],
     journalPath: String
   ) throws {
     if let problem = options.problem { throw CalibrationError(description: problem) }
-    let limit = min(large.configuration.contextLength, small.configuration.contextLength)
+    guard (small != nil) == (options.far == .small) else {
+      throw CalibrationError(
+        description: "small: expected \(options.far == .small ? "a small model to borrow from, found none" : "none where far is \(options.far.rawValue), found one")")
+    }
+    let limit = min(large.configuration.contextLength, small?.configuration.contextLength ?? .max)
     guard options.context <= limit else {
       throw CalibrationError(
         description: "context: expected at most the models' \(limit) tokens, found \(options.context)")
@@ -141,16 +159,17 @@ public struct Calibration<B: Backend> {
     self.options = options
     windows = try Self.windows(of: texts, options: options)
     let kvHeads = large.configuration.attention.kvHeads
-    units = (0..<large.configuration.layerCount).flatMap { layer in
+    // Below the first layer there is none to borrow from.
+    units = ((options.far == .layer ? 1 : 0)..<large.configuration.layerCount).flatMap { layer in
       options.granularity == .layer
         ? [MappingUnit(layer: layer, groups: Array(0..<kvHeads))]
         : (0..<kvHeads).map { MappingUnit(layer: layer, groups: [$0]) }
     }
     var hash = InputHash()
     for name in names { hash.add(name) }
-    for model in [large, small] { hash.add("\(model.configuration) \(model.weights.byteCount)") }
+    for model in [large, small].compactMap(\.self) { hash.add("\(model.configuration) \(model.weights.byteCount)") }
     hash.add(
-      "\(options.context) \(options.mixture) \(options.near.map { "\($0)" } ?? "none") \(options.granularity) "
+      "\(options.context) \(options.mixture) \(options.near.map { "\($0)" } ?? "none") \(options.far) \(options.granularity) "
         + "\(options.seed) \(options.kvType)")
     for window in windows { hash.add(window) }
     journal = try CalibrationJournal(path: journalPath, inputs: hash.text)
@@ -181,6 +200,23 @@ public struct Calibration<B: Backend> {
     return windows
   }
 
+  /// Units of the model, of which ratios are shares.
+  package var allUnits: Int {
+    let configuration = pair.large.configuration
+    return configuration.layerCount * (options.granularity == .layer ? 1 : configuration.attention.kvHeads)
+  }
+
+  /// The units that a ratio asks for.
+  package func count(of ratio: Double) throws(CalibrationError) -> Int {
+    let count = Int((ratio * Double(allUnits)).rounded())
+    guard count <= units.count else {
+      throw CalibrationError(
+        description: "ratio: expected at most \(Double(units.count) / Double(allUnits)), because layer 0 has none below it "
+          + "to borrow from, found \(ratio)")
+    }
+    return count
+  }
+
   /// Windows that choose units: an eighth, the first ones.
   package var choosingWindows: [Int] { Array(0..<max(1, windows.count / 8)) }
   /// Windows that measure whole plans: an eighth, the last ones.
@@ -192,19 +228,19 @@ public struct Calibration<B: Backend> {
   /// - Throws: `CalibrationError` where a budget cannot be met or the journal not be written; what the models throw.
   public func run(progress: @escaping (CalibrationProgress) throws -> Void = { _ in }) throws -> CalibrationResult {
     let meter = WorkMeter(total: expectedWork, report: progress)
-    let fits = try fits(meter)
+    let fits = try pair.small.map { try fits($0, meter) } ?? []
     return try UnitChoice(calibration: self, fits: fits, meter: meter).choose()
   }
 
   // MARK: Mixtures
 
   /// The mixtures of all units, from the journal where it has them.
-  private func fits(_ meter: WorkMeter) throws -> [[MixtureFit]] {
+  private func fits(_ small: DecoderModel<B>, _ meter: WorkMeter) throws -> [[MixtureFit]] {
     if let fits = journal.fits {
       meter.skip(fitWork)
       return fits
     }
-    let (large, small) = (pair.large, pair.small)
+    let large = pair.large
     var sums = CandidateSums<B>(
       large: large.configuration, small: small.configuration, near: options.near, backend: large.backend)
     let fitting = windows.count - keptBackWindows.count
@@ -254,26 +290,41 @@ public struct Calibration<B: Backend> {
 
   /// The plan in which some units are mapped.
   package func plan(_ mapped: [Int], fits: [[MixtureFit]]) -> AttentionPlan {
-    let heads = pair.small.configuration.attention.queryHeads
     var plan = AttentionPlan.own(
       layers: pair.large.configuration.layerCount, kvHeads: pair.large.configuration.attention.kvHeads)
-    for unit in mapped.map({ units[$0] }) {
-      for group in unit.groups {
-        let fit = fits[unit.layer][group]
-        let mixture = HeadMixture(
-          heads: fit.dictionary.map { HeadIndex(layer: $0 / heads, head: $0 % heads) }, weights: fit.weights)
-        // Where no small head is of use, far positions count nothing.
-        plan.units[unit.layer][group] = .mapped(
-          near: options.near, far: fit.dictionary.isEmpty ? .nothing : .small(mixture))
-      }
+    let places = mapped.flatMap { index in units[index].groups.map { (layer: units[index].layer, group: $0) } }
+    // Lower layers first: those above borrow from what keeps its keys.
+    for (layer, group) in places.sorted(by: { ($0.layer, $0.group) < ($1.layer, $1.group) }) {
+      plan.units[layer][group] = .mapped(near: options.near, far: far(layer: layer, group: group, plan, fits: fits))
     }
     return plan
+  }
+
+  /// What a unit borrows, where the units of all lower layers are those of `plan`.
+  private func far(layer: Int, group: Int, _ plan: AttentionPlan, fits: [[MixtureFit]]) -> AttentionPlan.FarSource {
+    switch options.far {
+    case .nothing: return .nothing
+    case .layer:
+      guard let lower = (0..<layer).last(where: { plan.units[$0][group] == .own }) else {
+        preconditionFailure("layer 0 is never mapped")
+      }
+      return .layer(lower)
+    case .small:
+      let fit = fits[layer][group]
+      guard let heads = pair.small?.configuration.attention.queryHeads, !fit.dictionary.isEmpty else {
+        // No small head is of use.
+        return .nothing
+      }
+      return .small(
+        HeadMixture(
+          heads: fit.dictionary.map { HeadIndex(layer: $0 / heads, head: $0 % heads) }, weights: fit.weights))
+    }
   }
 
   // MARK: Work
 
   /// Work in passes of the large model over a window.
-  private var fitWork: Double { 2.5 * Double(windows.count - keptBackWindows.count) }
+  private var fitWork: Double { pair.small == nil ? 0 : 2.5 * Double(windows.count - keptBackWindows.count) }
 
   private var expectedWork: Double {
     let rounds = UnitChoice<B>.rounds(units: units.count, wanted: expectedUnits)
@@ -285,7 +336,7 @@ public struct Calibration<B: Backend> {
   package func roundWork(candidates: Int) -> Double { Double(choosingWindows.count) * (2.2 + 0.55 * Double(candidates)) }
 
   private var expectedUnits: Int {
-    if case .ratio(let ratio) = options.budget { Int((ratio * Double(units.count)).rounded()) } else { units.count / 2 }
+    if case .ratio(let ratio) = options.budget { Int((ratio * Double(allUnits)).rounded()) } else { units.count / 2 }
   }
 }
 

@@ -29,7 +29,7 @@ package struct UnitChoice<B: Backend> {
   package func choose() throws -> CalibrationResult {
     switch calibration.options.budget {
     case .ratio(let ratio):
-      return try result(try order(Int((ratio * Double(unitCount)).rounded())))
+      return try result(try order(try calibration.count(of: ratio)))
     case .bytes(let limit):
       let order = try order(unitCount)
       guard let count = (0...unitCount).first(where: { bytes(order.prefix($0).map(\.unit)) <= limit }) else {
@@ -85,7 +85,7 @@ package struct UnitChoice<B: Backend> {
     let measured = try keptBack(mapped)
     let unmapped = try keptBack([])
     return CalibrationResult(
-      plan: calibration.plan(mapped, fits: fits), mappedUnits: mapped.count, unitCount: unitCount,
+      plan: calibration.plan(mapped, fits: fits), mappedUnits: mapped.count, unitCount: calibration.allUnits,
       divergence: measured.divergence, expectedDivergence: steps.isEmpty ? 0 : steps[steps.count - 1].divergence,
       perplexityFactor: exp(measured.nll - unmapped.nll), kvBytes: bytes(mapped), unmappedKVBytes: bytes([]))
   }
@@ -156,7 +156,7 @@ package struct UnitChoice<B: Backend> {
   private func bytes(_ mapped: [Int]) -> Int {
     let options = calibration.options
     let plan = calibration.plan(mapped, fits: fits)
-    let (large, small) = (calibration.pair.large.configuration, calibration.pair.small.configuration)
+    let large = calibration.pair.large.configuration
     let unit = options.context * large.attention.headDimension * options.kvType.byteCount
     let near = options.near.map { min(options.context, $0.positions + $0.sinks) } ?? 0
     let own = plan.units.joined().reduce(0) { total, attention in
@@ -165,7 +165,8 @@ package struct UnitChoice<B: Backend> {
       if case .mapped(_, .nothing) = attention { return total + 2 * keys }
       return total + keys + unit
     }
-    let lent = plan.lenderDepth * small.attention.kvHeads * 2 * options.context * small.attention.headDimension
+    let lender = calibration.pair.small?.configuration.attention
+    let lent = plan.lenderDepth * 2 * options.context * (lender.map { $0.kvHeads * $0.headDimension } ?? 0)
     return own + lent * options.kvType.byteCount
   }
 }
@@ -236,13 +237,24 @@ private final class WindowMeasurement<B: Backend> {
         }
         hidden = inputs
       }
-      let layer = calibration.units[candidate].layer
-      let state = try run.run(
-        calibration.plan(mapped, fits: choice.fits), from: layer, hidden: hidden?[layer] ?? [])
+      let plan = calibration.plan(mapped, fits: choice.fits)
+      let layer = plan.lowestSource(from: calibration.units[candidate].layer)
+      let state = try run.run(plan, from: layer, hidden: hidden?[layer] ?? [])
       let summary = reference.summarize(state)
       try calibration.journal.note(summary, of: key(mapped))
       try progress(number + 1)
       return summary
     }
+  }
+}
+
+extension AttentionPlan {
+  /// The highest layer, up to `layer`, from which on no layer uses the rows of one below it.
+  package func lowestSource(from layer: Int) -> Int {
+    var lowest = layer
+    for index in units.indices.reversed() where index >= lowest {
+      for case .mapped(_, .layer(let source)) in units[index] { lowest = min(lowest, source) }
+    }
+    return lowest
   }
 }

@@ -11,20 +11,27 @@ import Synchronization
 /// The models of a calibration, and the type in which they store keys and values.
 package struct CalibrationPair<B: Backend> {
   package let large: DecoderModel<B>
-  package let small: DecoderModel<B>
+  /// `nil` where nothing is borrowed from a small model.
+  package let small: DecoderModel<B>?
   package let kvType: KVType
+
+  package init(large: DecoderModel<B>, small: DecoderModel<B>?, kvType: KVType) {
+    self.large = large
+    self.small = small
+    self.kvType = kvType
+  }
 }
 
 /// A window of text, read by the small model.
 package struct WindowRun<B: Backend> {
   package let tokens: [Int32]
-  /// The small model's attention, all layers recorded.
-  package let lent: LentAttention<B>
+  /// The small model's attention, all layers recorded; `nil` without one.
+  package let lent: LentAttention<B>?
 
   private let pair: CalibrationPair<B>
   private let batch: Batch
   /// Holds the keys to which `lent` refers.
-  private let smallState: RunState<B>
+  private let smallState: RunState<B>?
 
   package init(_ tokens: [Int32], pair: CalibrationPair<B>) throws {
     self.tokens = tokens
@@ -32,9 +39,14 @@ package struct WindowRun<B: Backend> {
     var batch = Batch()
     batch.append(tokens, to: 0, from: 0)
     self.batch = batch
-    smallState = try Self.state(pair.small, rows: tokens.count, kvType: pair.kvType)
-    lent = try Self.record(pair.small, smallState, rows: tokens.count)
-    try pair.small.forward(batch, state: smallState, lending: lent, depth: pair.small.configuration.layerCount)
+    guard let small = pair.small else {
+      (smallState, lent) = (nil, nil)
+      return
+    }
+    let state = try Self.state(small, rows: tokens.count, kvType: pair.kvType)
+    let record = try Self.record(small, state, rows: tokens.count)
+    try small.forward(batch, state: state, lending: record, depth: small.configuration.layerCount)
+    (smallState, lent) = (state, record)
   }
 
   private static func state(_ model: DecoderModel<B>, rows: Int, kvType: KVType) throws(ComputeError) -> RunState<B> {
@@ -52,7 +64,10 @@ package struct WindowRun<B: Backend> {
   }
 
   /// Adds sampled rows of the unmapped large model to `sums`.
+  ///
+  /// - Precondition: there is a small model.
   package func add(rows: [Int], to sums: inout CandidateSums<B>) throws {
+    guard let lent else { preconditionFailure("sums need a small model") }
     let large = pair.large
     let state = try Self.state(large, rows: tokens.count, kvType: pair.kvType)
     let own = try Self.record(large, state, rows: tokens.count)
@@ -71,7 +86,7 @@ package struct WindowRun<B: Backend> {
   ///
   /// - Parameters:
   ///   - plan: how it attends.
-  ///   - layer: the layer to begin with.
+  ///   - layer: the layer to begin with, not above one whose rows others borrow.
   ///   - hidden: what that layer reads, `[tokens, E]`; for layer 0 the tokens' embeddings by default.
   ///   - each: called before each layer.
   /// - Returns: the state with the model's output.
