@@ -29,7 +29,7 @@ struct CalibrateCommand: ParsableCommand {
 
   @Option(
     parsing: .unconditional,
-    help: ArgumentHelp("Share of units that are mapped, 0 to 1 (default: 0.5).", valueName: "share"))
+    help: ArgumentHelp("Share of units that are mapped, 0 to 1 (default: \(defaultRatio)).", valueName: "share"))
   var ratio: Double?
 
   @Option(
@@ -78,8 +78,11 @@ struct CalibrateCommand: ParsableCommand {
   @Option(help: "Threads to compute with (default: physical cores).")
   var threads: Int?
 
-  @Option(name: .shortAndLong, help: ArgumentHelp("Where the plan goes.", valueName: "file"))
-  var output: String
+  @Option(
+    name: .shortAndLong,
+    help: ArgumentHelp(
+      "Where the plan goes (default: beside the large model, where --recipe calibrated finds it).", valueName: "file"))
+  var output: String?
 
   @Option(help: ArgumentHelp("Where findings are kept (default: beside the plan).", valueName: "file"))
   var journal: String?
@@ -101,6 +104,9 @@ struct CalibrateCommand: ParsableCommand {
           ? "--small: expected a small model (-s) to borrow from, found none"
           : "--small: expected none with --far \(far.rawValue), found one")
     }
+    if output == nil, kvBudget != nil || maxKl != nil || far != .small {
+      throw ValidationError("--output: expected a file for a plan that no ratio of small heads names, found none")
+    }
     if let problem = options.problem { throw ValidationError("--\(problem)") }
   }
 
@@ -112,7 +118,7 @@ struct CalibrateCommand: ParsableCommand {
     options.near = nearWindow == 0 ? nil : NearWindow(positions: nearWindow, sinks: sinks)
     options.far = far
     options.granularity = unit
-    if let ratio { options.budget = .ratio(ratio) }
+    options.budget = .ratio(ratio ?? defaultRatio)
     if let kvBudget { options.budget = .bytes(kvBudget) }
     if let maxKl { options.budget = .divergence(maxKl) }
     options.seed = seed
@@ -121,6 +127,7 @@ struct CalibrateCommand: ParsableCommand {
   }
 
   func run() throws {
+    let output = try output ?? calibratedPlanPath(model: model, small: small ?? "", ratio: ratio ?? defaultRatio)
     let texts = try text.map { try readCalibrationText($0) }
     let backend = try CPUBackend(threads: threads)
     let large = try loadModel(openModel(model), on: backend)
@@ -144,7 +151,7 @@ struct CalibrateCommand: ParsableCommand {
     line.clear()
     try PlanFile(large: large.planned, small: result.plan.lentHeads.isEmpty ? nil : smallModel?.planned, plan: result.plan, notes: notes(result))
       .write(to: output)
-    try report(result, seconds: (ContinuousClock.now - start).seconds)
+    try report(result, of: output, seconds: (ContinuousClock.now - start).seconds)
   }
 
   /// How the plan was made, for the plan file.
@@ -158,7 +165,7 @@ struct CalibrateCommand: ParsableCommand {
     ]
   }
 
-  private func report(_ result: CalibrationResult, seconds: Double) throws {
+  private func report(_ result: CalibrationResult, of output: String, seconds: Double) throws {
     if json {
       return try printJSON(
         CalibrationReport(

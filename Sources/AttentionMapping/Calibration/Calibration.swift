@@ -228,7 +228,7 @@ public struct Calibration<B: Backend> {
   /// - Throws: `CalibrationError` where a budget cannot be met or the journal not be written; what the models throw.
   public func run(progress: @escaping (CalibrationProgress) throws -> Void = { _ in }) throws -> CalibrationResult {
     let meter = WorkMeter(total: expectedWork, report: progress)
-    let fits = try pair.small.map { try fits($0, meter) } ?? []
+    let fits = try pair.small.map { try self.fits($0, meter) } ?? []
     return try UnitChoice(calibration: self, fits: fits, meter: meter).choose()
   }
 

@@ -58,10 +58,10 @@ package final class CalibrationJournal {
   }
 
   private struct Header: Codable, Equatable {
-    package var format = "kindred-calibration"
-    package var version = 1
+    var format = "kindred-calibration"
+    var version = 1
     /// A hash of all that findings depend on.
-    package var inputs: String
+    var inputs: String
   }
 
   private enum Line: Codable {
@@ -134,8 +134,10 @@ package final class CalibrationJournal {
   }
 
   private func append(_ line: Line) throws(CalibrationError) {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = .sortedKeys
     do {
-      try file.write(contentsOf: try JSONEncoder().encode(line) + [UInt8(ascii: "\n")])
+      try file.write(contentsOf: try encoder.encode(line) + [UInt8(ascii: "\n")])
       try file.synchronize()
     } catch { throw CalibrationError(description: "\(path): the calibration's journal could not be written: \(error)") }
   }

@@ -23,7 +23,7 @@ import KindredTransformer
 /// Sums for every unit of a large model.
 package struct CandidateSums<B: Backend> {
   /// `[layer][KV head]`.
-  private(set) var units: [[UnitSums]]
+  package private(set) var units: [[UnitSums]]
 
   private let backend: B
   private let near: NearWindow?
@@ -106,15 +106,15 @@ package struct CandidateSums<B: Backend> {
 
   /// Rows of all small heads at some positions.
   private struct BorrowedRows {
-    package let positions: [Int]
+    let positions: [Int]
     /// Positions in a row: those of the last one, rounded up to whole pages.
-    package let width: Int
+    let width: Int
     /// `[candidates · rows, width]`.
-    package let rows: B.Activations
+    let rows: B.Activations
     /// What each row sums to, `[candidates, rows]`; empty for pure mapping.
-    package let masses: [Float]
+    let masses: [Float]
     /// The masses as a matrix, `[candidates, rows]`.
-    package let massMatrix: RowMatrix?
+    let massMatrix: RowMatrix?
   }
 
   private func borrowedRows(_ positions: [Int], of lent: LentAttention<B>) throws(ComputeError) -> BorrowedRows {
@@ -306,8 +306,8 @@ package struct CandidateSums<B: Backend> {
   // MARK: Products
 
   private struct RowMatrix {
-    package let rows: Int
-    package let matrix: B.Matrix
+    let rows: Int
+    let matrix: B.Matrix
   }
 
   /// The values of the first `width` positions as rows of a matrix, `[G · D, width]`, 0 past the window.

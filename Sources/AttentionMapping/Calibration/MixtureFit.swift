@@ -73,13 +73,13 @@ package struct MixtureFit: Sendable, Codable, Equatable {
 
 /// Dictionaries and what they leave of the error.
 private struct DictionarySearch {
-  package let sums: UnitSums
-  package let gains: [Double]
-  package let sum: MixtureProblem.Sum
+  let sums: UnitSums
+  let gains: [Double]
+  let sum: MixtureProblem.Sum
   /// Σ_i gain_i ‖T_i‖².
-  package let scale: Double
+  let scale: Double
 
-  package init(sums: UnitSums, gains: [Double], sum: MixtureProblem.Sum) {
+  init(sums: UnitSums, gains: [Double], sum: MixtureProblem.Sum) {
     self.sums = sums
     self.gains = gains
     self.sum = sum
@@ -87,7 +87,7 @@ private struct DictionarySearch {
   }
 
   /// The candidate that leaves least beside `others`; the first one among equals.
-  package func best(beside others: [Int]) -> (candidate: Int, objective: Double)? {
+  func best(beside others: [Int]) -> (candidate: Int, objective: Double)? {
     var best: (candidate: Int, objective: Double)?
     for candidate in 0..<sums.candidates where !others.contains(candidate) {
       let objective = objective(others + [candidate])
@@ -104,7 +104,7 @@ private struct DictionarySearch {
     }
   }
 
-  package func weights(_ dictionary: [Int], head: Int) -> [Double] { problem(dictionary, head: head).solve(sum) }
+  func weights(_ dictionary: [Int], head: Int) -> [Double] { problem(dictionary, head: head).solve(sum) }
 
   private func problem(_ dictionary: [Int], head: Int) -> MixtureProblem {
     let count = sums.candidates

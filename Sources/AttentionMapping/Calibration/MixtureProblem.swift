@@ -21,6 +21,11 @@ package struct MixtureProblem {
 
   package var count: Int { target.count }
 
+  package init(gram: [Double], target: [Double]) {
+    self.gram = gram
+    self.target = target
+  }
+
   /// wᵀHw − 2bᵀw.
   package func objective(_ weights: [Double]) -> Double {
     var value = 0.0

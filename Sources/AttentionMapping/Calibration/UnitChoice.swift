@@ -115,10 +115,11 @@ package struct UnitChoice<B: Backend> {
     let share = 1 / Double(windows.count)
     for window in windows {
       let measurement = WindowMeasurement(self, window: window)
-      let summaries = try measurement.summaries(beside: base, candidates: candidates) { number in
+      let work = calibration.roundWork(candidates: candidates.count) / Double(windows.count * candidates.count)
+      let summaries = try measurement.summaries(beside: base, candidates: candidates) { number, isNew in
+        guard isNew else { return meter.skip(work) }
         try meter.add(
-          calibration.roundWork(candidates: candidates.count) / Double(windows.count * candidates.count),
-          "measuring units beside \(base.count) of \(unitCount): \(number) of \(candidates.count)")
+          work, "measuring units beside \(base.count) of \(unitCount): \(number) of \(candidates.count)")
       }
       let unmapped = try measurement.summary([])
       let before = try measurement.summary(base)
@@ -178,7 +179,7 @@ private final class WindowMeasurement<B: Backend> {
   private var run: WindowRun<B>?
   private var reference: ReferencePredictions<B>?
 
-  package init(_ choice: UnitChoice<B>, window: Int) {
+  init(_ choice: UnitChoice<B>, window: Int) {
     self.choice = choice
     self.window = window
   }
@@ -203,7 +204,7 @@ private final class WindowMeasurement<B: Backend> {
   }
 
   /// With some units mapped.
-  package func summary(_ mapped: [Int]) throws -> PredictionSummary {
+  func summary(_ mapped: [Int]) throws -> PredictionSummary {
     if let found = calibration.journal[key(mapped)] { return found }
     let (run, reference) = try prepared()
     if mapped.isEmpty { return reference.summary }
@@ -213,16 +214,17 @@ private final class WindowMeasurement<B: Backend> {
     return summary
   }
 
-  /// With each of `candidates` mapped beside `base`. Layers below a candidate's do not differ from the base's and are not
+  /// With each of `candidates` mapped beside `base`; `progress` is called with how many are done and whether the last
+  /// one was measured now. Layers below a candidate's do not differ from the base's and are not
   /// run again.
-  package func summaries(
-    beside base: [Int], candidates: [Int], progress: (Int) throws -> Void
+  func summaries(
+    beside base: [Int], candidates: [Int], progress: (Int, _ isNew: Bool) throws -> Void
   ) throws -> [PredictionSummary] {
     var hidden: [[Float]]?
     return try candidates.enumerated().map { number, candidate in
       let mapped = base + [candidate]
       if let found = calibration.journal[key(mapped)] {
-        try progress(number + 1)
+        try progress(number + 1, false)
         return found
       }
       let (run, reference) = try prepared()
@@ -242,7 +244,7 @@ private final class WindowMeasurement<B: Backend> {
       let state = try run.run(plan, from: layer, hidden: hidden?[layer] ?? [])
       let summary = reference.summarize(state)
       try calibration.journal.note(summary, of: key(mapped))
-      try progress(number + 1)
+      try progress(number + 1, true)
       return summary
     }
   }

@@ -18,6 +18,16 @@ package struct UnitMeasurements: Sendable, Equatable {
   /// ½ E_p r_u r_v, `[candidates][candidates]`.
   package var pairs: [[Double]]
 
+  package init(
+    base: [Int], baseDivergence: Double, candidates: [Int], divergences: [Double], pairs: [[Double]]
+  ) {
+    self.base = base
+    self.baseDivergence = baseDivergence
+    self.candidates = candidates
+    self.divergences = divergences
+    self.pairs = pairs
+  }
+
   /// The KL expected of the base with the candidates at `indices`.
   package func predicted(_ indices: [Int]) -> Double {
     var total = baseDivergence

@@ -122,10 +122,10 @@ package struct ReferencePredictions<B: Backend> {
 
   private struct Reference: Sendable {
     /// `[vocabulary]`.
-    package let probabilities: [Float]
-    package let logProbabilities: [Float]
+    let probabilities: [Float]
+    let logProbabilities: [Float]
     /// The most likely tokens.
-    package let top: [Int]
+    let top: [Int]
   }
 
   /// Tokens that are looked at one by one; the others count together.
