@@ -149,8 +149,9 @@ struct CalibrateCommand: ParsableCommand {
       line.show("\(Int(100 * progress.share))%, \(Int(left)) s left: \(progress.step)")
     }
     line.clear()
-    try PlanFile(large: large.planned, small: result.plan.lentHeads.isEmpty ? nil : smallModel?.planned, plan: result.plan, notes: notes(result))
-      .write(to: output)
+    // A plan that uses no small head fits any.
+    let lender = result.plan.lentHeads.isEmpty ? nil : smallModel?.planned
+    try PlanFile(large: large.planned, small: lender, plan: result.plan, notes: notes(result)).write(to: output)
     try report(result, of: output, seconds: (ContinuousClock.now - start).seconds)
   }
 

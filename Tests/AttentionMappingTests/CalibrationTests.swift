@@ -3,12 +3,11 @@
 
 import Foundation
 import KindredAttention
+import KindredAttentionMapping
 import KindredCompute
 import KindredKVStore
 import KindredTransformer
 import Testing
-
-import KindredAttentionMapping
 
 /// A folder that goes when the test ends.
 private final class TemporaryFolder {
@@ -149,8 +148,8 @@ private struct Interruption: Error {}
   ) throws -> Calibration<CPUBackend> {
     let pair = try TinyPair(set: .generic)
     return try Calibration(
-      large: pair.large, small: options.far == .small ? pair.small : nil, texts: texts, options: options, names: ["large", "small"],
-      journalPath: journal)
+      large: pair.large, small: options.far == .small ? pair.small : nil, texts: texts, options: options,
+      names: ["large", "small"], journalPath: journal)
   }
 
   @Test(arguments: [0.0, 0.3, 0.5, 1], CalibrationOptions.Granularity.allCases)

@@ -1,9 +1,8 @@
 // The solver of mixtures against the enumeration of all supports, and the choice of dictionaries on made-up sums.
 
 import Foundation
-import Testing
-
 import KindredAttentionMapping
+import Testing
 
 /// A problem of `count` random candidates of `dimension` elements.
 private func randomProblem(count: Int, dimension: Int, random: inout SeededGenerator) -> MixtureProblem {

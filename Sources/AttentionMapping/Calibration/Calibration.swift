@@ -148,7 +148,9 @@ public struct Calibration<B: Backend> {
     if let problem = options.problem { throw CalibrationError(description: problem) }
     guard (small != nil) == (options.far == .small) else {
       throw CalibrationError(
-        description: "small: expected \(options.far == .small ? "a small model to borrow from, found none" : "none where far is \(options.far.rawValue), found one")")
+        description:
+          "small: expected \(options.far == .small ? "a small model to borrow from, found none" : "none where far is \(options.far.rawValue), found one")"
+      )
     }
     let limit = min(large.configuration.contextLength, small?.configuration.contextLength ?? .max)
     guard options.context <= limit else {
@@ -211,7 +213,8 @@ public struct Calibration<B: Backend> {
     let count = Int((ratio * Double(allUnits)).rounded())
     guard count <= units.count else {
       throw CalibrationError(
-        description: "ratio: expected at most \(Double(units.count) / Double(allUnits)), because layer 0 has none below it "
+        description:
+          "ratio: expected at most \(Double(units.count) / Double(allUnits)), because layer 0 has none below it "
           + "to borrow from, found \(ratio)")
     }
     return count
@@ -333,7 +336,9 @@ public struct Calibration<B: Backend> {
   }
 
   /// A round measures each unit that is left from its layer on: on average half a pass.
-  package func roundWork(candidates: Int) -> Double { Double(choosingWindows.count) * (2.2 + 0.55 * Double(candidates)) }
+  package func roundWork(candidates: Int) -> Double {
+    Double(choosingWindows.count) * (2.2 + 0.55 * Double(candidates))
+  }
 
   private var expectedUnits: Int {
     if case .ratio(let ratio) = options.budget { Int((ratio * Double(allUnits)).rounded()) } else { units.count / 2 }
