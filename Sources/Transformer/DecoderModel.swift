@@ -57,6 +57,7 @@ public struct DecoderModel<B: Backend>: Sendable {
       throw .compute(error)
     }
     embed(batch.tokens, into: state.hidden)
+    state.precision = batch.precision
   }
 
   /// Runs some layers on the hidden states in `state`, where `begin` has made room.
@@ -110,7 +111,8 @@ public struct DecoderModel<B: Backend>: Sendable {
       backend.normalize(
         state.selected, rows: part.count, weight: weights.outputNorm, epsilon: configuration.normEpsilon,
         into: state.normalized)
-      backend.multiply(state.normalized, rows: part.count, [weights.output(into: state.logits)])
+      backend.multiply(
+        state.normalized, rows: part.count, [weights.output(into: state.logits, atMost: state.precision)])
       result += backend.read(state.logits, rows: 0..<part.count)
     }
     return result
@@ -160,7 +162,8 @@ public struct DecoderModel<B: Backend>: Sendable {
     backend.normalize(
       state.hidden, rows: rows, weight: layer.attentionNorm, epsilon: configuration.normEpsilon,
       into: state.normalized)
-    var products = [layer.value(into: state.value)]
+    var products = [layer.value(into: state.value, atMost: state.precision)]
+    // These take 8 bits in any case.
     if usesKeys { products += [layer.query(into: state.query), layer.key(into: state.key)] }
     backend.multiply(state.normalized, rows: rows, products)
     backend.store(state.value, as: .values, in: segments, type: type)
@@ -206,10 +209,10 @@ public struct DecoderModel<B: Backend>: Sendable {
     backend.normalize(
       state.hidden, rows: rows, weight: layer.feedForwardNorm, epsilon: configuration.normEpsilon,
       into: state.normalized)
-    let down = layer.down(into: state.hidden, accumulates: true)
+    let down = layer.down(into: state.hidden, accumulates: true, atMost: state.precision)
     backend.gatedProduct(
-      state.normalized, rows: rows, gate: layer.gate(into: state.gate), up: layer.up(into: state.up),
-      into: state.gatedInput, for: down)
+      state.normalized, rows: rows, gate: layer.gate(into: state.gate),
+      up: layer.up(into: state.up, atMost: state.precision), into: state.gatedInput, for: down)
     backend.multiply(state.gatedInput, rows: rows, [down])
   }
 }

@@ -14,8 +14,11 @@ public struct Linear<B: Backend> {
   let precision: ActivationPrecision
 
   /// The product of prepared rows with this map.
-  func callAsFunction(into output: B.Tensor, accumulates: Bool = false) -> Product<B> {
-    Product(weight, bias: bias, into: output, accumulates: accumulates, precision: precision)
+  func callAsFunction(
+    into output: B.Tensor, accumulates: Bool = false, atMost limit: ActivationPrecision = .int16
+  ) -> Product<B> {
+    Product(
+      weight, bias: bias, into: output, accumulates: accumulates, precision: limit == .int8 ? .int8 : precision)
   }
 }
 

@@ -12,6 +12,8 @@ public final class RunState<B: Backend> {
   /// Rows whose logits are computed together: the output matrix has many columns.
   public static var logitRows: Int { 32 }
 
+  /// Of the last pass.
+  var precision = ActivationPrecision.int16
   /// What the next layer reads, and after the last one the model's output, [rows, E].
   package let hidden: B.Tensor
   let query: B.Tensor  // [rows, H·D]
@@ -75,6 +77,13 @@ public struct Batch: Sendable {
         sequence: sequence, rows: tokens.count..<tokens.count + newTokens.count, firstPosition: firstPosition))
     tokens += newTokens
   }
+
+  /// Sequences from which decoding them together takes the time of arithmetic instead of that of reading weights.
+  private static let manySequences = 16
+
+  /// How precisely products are given their inputs, at most: many sequences that are decoded together are worth more
+  /// tokens in the same time.
+  var precision: ActivationPrecision { runs.count < Self.manySequences ? .int16 : .int8 }
 
   /// The position of each row.
   var positions: [Int] {

@@ -113,6 +113,25 @@ func largestDifference(_ a: [Float], _ b: [Float]) -> Float {
     #expect(largestDifference(together, alone) <= tolerance)
   }
 
+  /// Up to fifteen sequences that are decoded together have the results of each alone; more of them, with quantised
+  /// weights, results as near as 8 bits for activations allow.
+  @Test(arguments: ["qwen2", "qwen2-quantized"], [15, 16, 17])
+  func manySequencesTakeOnePlane(name: String, count: Int) throws {
+    let fixture = try Fixture(name, set: .generic)
+    let tokens = fixture.expected.tokens.prefix(count)
+    let state = try fixture.state()
+    var batch = Batch()
+    for token in tokens { batch.append([token], to: state.store.addSequence(), from: 0) }
+    try fixture.decoder.forward(batch, state: state)
+    let together = fixture.decoder.logits(rows: 0..<count, state: state)
+    let difference = largestDifference(together, try tokens.flatMap { try fixture.logits([$0]) })
+    if count < 16 || name == "qwen2" {
+      #expect(difference == 0)
+    } else {
+      #expect(difference > 0 && difference < 0.1)
+    }
+  }
+
   /// Quantised weights differ from the reference, which multiplies the dequantised ones, by the rounding of
   /// activations to 8 bits.
   @Test(arguments: InstructionSet.available)
