@@ -31,6 +31,8 @@ struct ModelOptions: ParsableArguments {
   @Option(help: "How attention is mapped.")
   var recipe: Recipe = .paper
 
+  @OptionGroup var recipeOptions: RecipeOptions
+
   @Option(help: ArgumentHelp("A plan of the attention instead of a recipe.", valueName: "file"))
   var plan: String?
 
@@ -41,12 +43,13 @@ struct ModelOptions: ParsableArguments {
   var threads: Int?
 
   func validate() throws {
-    if small == nil, ratio != nil || mapLayers != nil {
-      throw ValidationError("--ratio and --map-layers: expected a small model (-s) to borrow from, found none")
+    let recipes = [ratio.map { _ in "--ratio" }, mapLayers.map { _ in "--map-layers" }].compactMap(\.self)
+    if let given = (recipes + recipeOptions.given).first {
+      if small == nil { throw ValidationError("\(given): expected a small model (-s) to borrow from, found none") }
+      if plan != nil { throw ValidationError("expected --plan or a recipe's \(given), found both") }
     }
-    if ratio != nil, mapLayers != nil { throw ValidationError("expected --ratio or --map-layers, found both") }
-    if plan != nil, ratio != nil || mapLayers != nil {
-      throw ValidationError("expected --plan or a recipe's --ratio or --map-layers, found both")
+    if mapLayers != nil, ratio != nil || recipeOptions.strategy != nil {
+      throw ValidationError("expected --map-layers or --ratio and --strategy, found both")
     }
     if let threads, !(1...1024).contains(threads) {
       throw ValidationError("--threads: expected 1 to 1024, found \(threads)")
@@ -55,14 +58,17 @@ struct ModelOptions: ParsableArguments {
       throw ValidationError("--ratio: expected a number from 0 to 1, found \(ratio)")
     }
     do { _ = try layers } catch { throw ValidationError("--map-layers: \(error)") }
+    if let problem = try recipeOptions.recipe(layers).problem { throw ValidationError("--\(problem)") }
   }
 
   private var layers: LayerSelection {
-    get throws { try mapLayers.map { try LayerSelection(list: $0) } ?? .back(ratio: ratio ?? 0.3) }
+    get throws {
+      try mapLayers.map { try LayerSelection(list: $0) } ?? .share(recipeOptions.strategy ?? .back, ratio: ratio ?? 0.3)
+    }
   }
 
   private var source: MappingSource {
-    get throws { try plan.map { .plan(try PlanFile(path: $0)) } ?? .recipe(PaperRecipe(layers: layers)) }
+    get throws { try plan.map { .plan(try PlanFile(path: $0)) } ?? .recipe(recipeOptions.recipe(layers)) }
   }
 
   /// The share of the large model's published layers that are present: below 1 for random weights of few layers.
@@ -88,30 +94,32 @@ struct ModelOptions: ParsableArguments {
 
   private func load<B: Backend>(large largeBackend: B, small smallBackend: B) throws -> LoadedModels<B> {
     let start = ContinuousClock.now
-    let openedLarge = try open(model)
-    let openedSmall = try small.map { try open($0) }
+    let openedLarge = try openModel(model)
+    let openedSmall = try small.map { try openModel($0) }
     // What does not fit is said before gigabytes are read.
     let source = try source
     try source.check(large: openedLarge, small: openedSmall)
-    let large = try load(openedLarge, on: largeBackend)
-    let smallModel = try openedSmall.map { try load($0, on: smallBackend) }
+    let large = try loadModel(openedLarge, on: largeBackend)
+    let smallModel = try openedSmall.map { try loadModel($0, on: smallBackend) }
     let mapping = try source.mapping(large: large, small: smallModel)
     return LoadedModels(
       large: large, small: smallModel, mapping: mapping, plan: plan,
       mappedLayers: mapping == nil ? [] : try source.mappedLayers(of: large.decoder.configuration.layerCount),
       kvType: kvType, loadSeconds: (ContinuousClock.now - start).seconds)
   }
+}
 
-  private func open(_ argument: String) throws -> OpenedModel {
-    if argument.hasPrefix("random:") { return OpenedModel(random: try RandomModel(argument)) }
-    return try OpenedModel(path: ModelStore().locate(argument))
-  }
+/// Finds a model that the user names.
+func openModel(_ argument: String) throws -> OpenedModel {
+  if argument.hasPrefix("random:") { return OpenedModel(random: try RandomModel(argument)) }
+  return try OpenedModel(path: ModelStore().locate(argument))
+}
 
-  private func load<B: Backend>(_ opened: OpenedModel, on backend: B) throws -> LanguageModel<B> {
-    let line = StatusLine()
-    defer { line.clear() }
-    return try LanguageModel(opened, backend: backend) { line.show("loading \(opened.name): \(Int($0 * 100))%") }
-  }
+/// Loads a model, with progress on standard error.
+func loadModel<B: Backend>(_ opened: OpenedModel, on backend: B) throws -> LanguageModel<B> {
+  let line = StatusLine()
+  defer { line.clear() }
+  return try LanguageModel(opened, backend: backend) { line.show("loading \(opened.name): \(Int($0 * 100))%") }
 }
 
 extension KVType: ExpressibleByArgument {}
@@ -123,7 +131,8 @@ struct LoadedModels<B: Backend> {
   let mapping: Session<B>.Mapping?
   /// The plan file.
   let plan: String?
-  let mappedLayers: [Int]
+  /// `nil` where only a prompt tells.
+  let mappedLayers: [Int]?
   let kvType: KVType
   let loadSeconds: Double
 
@@ -152,7 +161,7 @@ struct RunConditions: Encodable {
   var model: String
   var smallModel: String?
   var plan: String?
-  var mappedLayers: [Int]
+  var mappedLayers: [Int]?
   var weightBytes: Int
   var kvType: KVType
   var loadSeconds: Double
