@@ -44,15 +44,6 @@ struct AnalyzeOptions: ParsableArguments {
     if let problem = recipe.problem { throw ValidationError("--\(problem)") }
   }
 
-  /// The texts, none of them empty.
-  fileprivate func texts() throws -> [String] {
-    try text.map { path in
-      let text = try readText(path)
-      if text.isEmpty { throw FileError(path: path, found: "an empty one") }
-      return text
-    }
-  }
-
   /// Makes the folder, and makes sure that it can be written to, before anything takes time.
   fileprivate func prepareFolder() throws {
     let folder = URL(fileURLWithPath: output)
@@ -62,7 +53,7 @@ struct AnalyzeOptions: ParsableArguments {
       try Data().write(to: probe)
       try FileManager.default.removeItem(at: probe)
     } catch {
-      throw FolderError(path: output)
+      throw FileError(path: output, expected: "a folder that can be written to", found: "none")
     }
   }
 
@@ -115,7 +106,7 @@ extension AnalysisCommand {
   }
 
   func run() throws {
-    let texts = try options.texts()
+    let texts = try options.text.map { try readCalibrationText($0) }
     try options.prepareFolder()
     let (large, small) = try options.load()
     guard let tokenizer = large.tokenizer else { throw PromptError.noTokenizer(model: large.name) }
@@ -156,12 +147,6 @@ private struct AnalysisSummary: Encodable {
     case model, folder, files, seconds
     case smallModel = "small_model"
   }
-}
-
-/// A folder that cannot be written to.
-private struct FolderError: Error, CustomStringConvertible {
-  let path: String
-  var description: String { "\(path): expected a folder that can be written to, found none" }
 }
 
 extension AnalysisReport {

@@ -9,7 +9,12 @@ import KindredTransformer
 enum Recipe: String, ExpressibleByArgument, CaseIterable {
   /// IAM's: cosine map on the first tokens of the prompt.
   case paper
+  /// A plan that `kindred calibrate` has put beside the large model.
+  case calibrated
 }
+
+/// The share that borrows where the user gives none.
+let defaultRatio = 0.3
 
 struct ModelOptions: ParsableArguments {
   @Option(name: [.short, .customLong("model")], help: ArgumentHelp("The model.", valueName: "model"))
@@ -28,7 +33,12 @@ struct ModelOptions: ParsableArguments {
   @Option(help: ArgumentHelp("The layers that borrow instead of --ratio, such as 4-11,20.", valueName: "list"))
   var mapLayers: String?
 
-  @Option(help: "How attention is mapped.")
+  @Option(
+    help: ArgumentHelp(
+      """
+      How attention is mapped: paper (a cosine map found on the first tokens of the prompt) or calibrated (the plan that \
+      kindred calibrate has put beside the large model for the same --ratio).
+      """))
   var recipe: Recipe = .paper
 
   @OptionGroup var recipeOptions: RecipeOptions
@@ -43,13 +53,22 @@ struct ModelOptions: ParsableArguments {
   var threads: Int?
 
   func validate() throws {
-    let recipes = [ratio.map { _ in "--ratio" }, mapLayers.map { _ in "--map-layers" }].compactMap(\.self)
-    if let given = (recipes + recipeOptions.given).first {
+    let layerArguments = (ratio == nil ? [] : ["--ratio"]) + (mapLayers == nil ? [] : ["--map-layers"])
+    if let given = (layerArguments + recipeOptions.given).first {
       if small == nil { throw ValidationError("\(given): expected a small model (-s) to borrow from, found none") }
       if plan != nil { throw ValidationError("expected --plan or a recipe's \(given), found both") }
     }
     if mapLayers != nil, ratio != nil || recipeOptions.strategy != nil {
       throw ValidationError("expected --map-layers or --ratio and --strategy, found both")
+    }
+    if recipe == .calibrated {
+      if small == nil {
+        throw ValidationError("--recipe calibrated: expected a small model (-s) to borrow from, found none")
+      }
+      if plan != nil { throw ValidationError("expected --plan or --recipe calibrated, found both") }
+      if let given = ((mapLayers == nil ? [] : ["--map-layers"]) + recipeOptions.given).first {
+        throw ValidationError("--recipe calibrated: expected --ratio, found \(given)")
+      }
     }
     if let threads, !(1...1024).contains(threads) {
       throw ValidationError("--threads: expected 1 to 1024, found \(threads)")
@@ -63,12 +82,31 @@ struct ModelOptions: ParsableArguments {
 
   private var layers: LayerSelection {
     get throws {
-      try mapLayers.map { try LayerSelection(list: $0) } ?? .share(recipeOptions.strategy ?? .back, ratio: ratio ?? 0.3)
+      if let mapLayers { return try LayerSelection(list: mapLayers) }
+      return .share(recipeOptions.strategy ?? .back, ratio: ratio ?? defaultRatio)
     }
   }
 
   private var source: MappingSource {
-    get throws { try plan.map { .plan(try PlanFile(path: $0)) } ?? .recipe(recipeOptions.recipe(layers)) }
+    get throws {
+      if let plan = try planPath { return .plan(try PlanFile(path: plan)) }
+      return .recipe(try recipeOptions.recipe(layers))
+    }
+  }
+
+  /// The plan file that is used, if any.
+  private var planPath: String? {
+    get throws {
+      guard recipe == .calibrated, let small else { return plan }
+      let share = ratio ?? defaultRatio
+      let path = try calibratedPlanPath(model: model, small: small, ratio: share)
+      guard FileManager.default.fileExists(atPath: path) else {
+        throw FileError(
+          path: path, expected: "a calibrated plan",
+          found: "none; `kindred calibrate -m \(model) -s \(small) --ratio \(share) --text FILE` makes it")
+      }
+      return path
+    }
   }
 
   /// The share of the large model's published layers that are present: below 1 for random weights of few layers.
@@ -103,7 +141,7 @@ struct ModelOptions: ParsableArguments {
     let smallModel = try openedSmall.map { try loadModel($0, on: smallBackend) }
     let mapping = try source.mapping(large: large, small: smallModel)
     return LoadedModels(
-      large: large, small: smallModel, mapping: mapping, plan: plan,
+      large: large, small: smallModel, mapping: mapping, plan: try planPath,
       mappedLayers: mapping == nil ? [] : try source.mappedLayers(of: large.decoder.configuration.layerCount),
       kvType: kvType, loadSeconds: (ContinuousClock.now - start).seconds)
   }
@@ -113,6 +151,16 @@ struct ModelOptions: ParsableArguments {
 func openModel(_ argument: String) throws -> OpenedModel {
   if argument.hasPrefix("random:") { return OpenedModel(random: try RandomModel(argument)) }
   return try OpenedModel(path: ModelStore().locate(argument))
+}
+
+/// Where the calibrated plan of two models stands.
+func calibratedPlanPath(model: String, small: String, ratio: Double) throws -> String {
+  for argument in [model, small] where argument.hasPrefix("random:") {
+    throw FileError(
+      path: argument, expected: "a model file, beside which plans stand", found: "random weights")
+  }
+  let store = ModelStore()
+  return PlanFile.calibratedPath(model: try store.locate(model), small: try store.locate(small), ratio: ratio)
 }
 
 /// Loads a model, with progress on standard error.
