@@ -16,7 +16,7 @@ import KindredTransformer
 /// A session begins with one empty sequence, number 0. By a recipe the map is established on the first tokens of
 /// sequence 0 and holds for all of them.
 ///
-/// With ``PaperRecipe/remapEvery`` the map is found anew each time as many tokens have been read one by one, as
+/// With `PaperRecipe.remapEvery` the map is found anew each time as many tokens have been read one by one, as
 /// generation does. The keys of mapped layers are gone by then, so the whole past cannot be compared: both models read
 /// the last τ_t tokens of sequence 0 once more, unmapped and from an empty cache of their own, and the map is that of
 /// these tokens alone. The mapped layers stay, their heads change; because any small head may be wanted later, the
