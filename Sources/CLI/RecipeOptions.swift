@@ -7,7 +7,12 @@ struct RecipeOptions: ParsableArguments {
   @Option(help: ArgumentHelp("By what heads are compared (default: cosine).", valueName: "measure"))
   var similarity: SimilarityMeasure?
 
-  @Option(help: ArgumentHelp("Which layers borrow, up to the ratio (default: back).", valueName: "strategy"))
+  @Option(
+    help: ArgumentHelp(
+      """
+      Which layers borrow, up to the ratio (default: back). Both regions begin with the last fifth of the layers and go \
+      on from a fifth of the depth, backwards (down) or upwards (up).
+      """, valueName: "strategy"))
   var strategy: LayerStrategy?
 
   @Option(
