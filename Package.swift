@@ -87,7 +87,8 @@ let package = Package(
     tests(of: "CLI", ["KindredCLI"]),
     .testTarget(name: "KindredTests", dependencies: ["Kindred"], path: "Tests/KindredTests"),
     tests(of: "Transformer", scripts: ["make_fixtures.py"], ["KindredTransformer"]),
-    tests(of: "AttentionMapping", scripts: ["make_fixtures.py"], ["KindredAttentionMapping"]),
+    tests(
+      of: "AttentionMapping", scripts: ["make_fixtures.py", "make_similarities.py"], ["KindredAttentionMapping"]),
   ],
   swiftLanguageModes: [.v6],
   cLanguageStandard: .c11

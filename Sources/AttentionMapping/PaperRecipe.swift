@@ -9,15 +9,45 @@ import KindredKVStore
 
 /// How the paper finds its map.
 public struct PaperRecipe: Sendable, Hashable {
+  /// The most tokens on which a map can be established: maps grow with their square.
+  public static let establishmentLimit = 1024
+
   /// The mapped layers.
   public var layers: LayerSelection
+  /// The KV heads of the mapped layers that borrow; all where `nil`.
+  package var groups: Set<Int>?
+  /// By what heads are compared.
+  public var similarity = SimilarityMeasure.cosine
   /// τ_t: tokens of the prompt on which the map is established; they run unmapped.
   public var establishmentTokens = 100
   /// τ_e: the fewest tokens on which a map is established. With a shorter prompt the large model first generates
   /// alone until there are that many.
   public var minimumTokens = 20
+  /// After how many generated tokens the map is found anew, on the last τ_t tokens; never where `nil`.
+  public var remapEvery: Int?
 
   public init(layers: LayerSelection) { self.layers = layers }
+
+  /// Says what is wrong with the numbers of tokens, if anything is.
+  public var problem: String? {
+    if !(1...Self.establishmentLimit).contains(establishmentTokens) {
+      return "establish-tokens: expected 1 to \(Self.establishmentLimit), found \(establishmentTokens)"
+    }
+    if !(1...establishmentTokens).contains(minimumTokens) {
+      return "minimum-tokens: expected 1 to the \(establishmentTokens) that establish a map, found \(minimumTokens)"
+    }
+    if let remapEvery, remapEvery < 1 { return "remap-every: expected at least 1 token, found \(remapEvery)" }
+    return nil
+  }
+
+  /// Refuses numbers of tokens that make no sense, and layers that the large model does not have.
+  ///
+  /// - Parameter layerCount: layers of the large model.
+  /// - Throws: `RecipeError` or `LayerSelection.SelectionError`.
+  public func check(layerCount: Int) throws {
+    if let problem { throw RecipeError(description: problem) }
+    _ = try layers.count(of: layerCount)
+  }
 
   /// The plan for a prompt, from the attention of both models over its first tokens.
   ///
@@ -31,16 +61,55 @@ public struct PaperRecipe: Sendable, Hashable {
     large: LentAttention<B>, small: LentAttention<B>, layerCounts: (large: Int, small: Int),
     runs: (large: SequenceRows, small: SequenceRows), backend: B
   ) throws -> AttentionPlan {
-    let mapped = try layers.layers(of: layerCounts.large)
-    let similarity = HeadSimilarity(backend: backend, candidates: small, layerCount: layerCounts.small, runs: runs)
-    let best = try similarity.bestHeads(of: large, layers: mapped)
-    let groupSize = large.shape.groupSize
-    return AttentionPlan(
-      units: (0..<layerCounts.large).map { layer in
-        guard let heads = best[layer] else { return Array(repeating: .own, count: large.shape.kvHeads) }
-        return (0..<large.shape.kvHeads).map { group in
-          .borrowed(Array(heads[group * groupSize..<(group + 1) * groupSize]))
-        }
-      })
+    let compared = try layers.layers(of: layerCounts.large) ?? Array(0..<layerCounts.large)
+    let sums = try HeadSimilarity(similarity, backend: backend).sums(
+      of: large, layers: compared, with: small, layerCount: layerCounts.small, runs: runs)
+    return try plan(sums, layers: compared, layerCount: layerCounts.large, shapes: (large.shape, small.shape))
   }
+
+  /// The plan that follows from sums over the maps of the listed layers: those of the selection, or all where it asks
+  /// for the most alike.
+  package func plan(
+    _ sums: SimilaritySums, layers compared: [Int], layerCount: Int,
+    shapes: (large: AttentionShape, small: AttentionShape)
+  ) throws -> AttentionPlan {
+    let (groupSize, heads) = (shapes.large.groupSize, shapes.large.queryHeads)
+    let mapped = compared.count < layerCount ? compared : try layers.layers(ranking: ranking(sums, heads: heads))
+    var plan = AttentionPlan.own(layers: layerCount, kvHeads: shapes.large.kvHeads)
+    for (index, layer) in compared.enumerated() where mapped.contains(layer) {
+      for group in plan.units[layer].indices where groups?.contains(group) ?? true {
+        let first = index * heads + group * groupSize
+        plan.units[layer][group] = .mapped(
+          near: nil, far: .small(mixture(sums, heads: first..<first + groupSize, smallHeads: shapes.small.queryHeads)))
+      }
+    }
+    return plan
+  }
+
+  /// The best small head of each large one; with the norm, its rows count as the ratio of the maps' norms.
+  private func mixture(_ sums: SimilaritySums, heads: Range<Int>, smallHeads: Int) -> HeadMixture {
+    let best = heads.map(sums.best)
+    var mixture = HeadMixture(single: best.map { HeadIndex(layer: $0 / smallHeads, head: $0 % smallHeads) })
+    guard similarity == .cosineNorm else { return mixture }
+    for (row, head) in heads.enumerated() {
+      let ratio = Float(sums.normRatio(head, best[row]))
+      mixture.weights[row] = mixture.weights[row].map { $0 * ratio }
+    }
+    return mixture
+  }
+
+  /// All layers, those first whose heads are most alike to small ones; of equals the later one.
+  private func ranking(_ sums: SimilaritySums, heads: Int) -> [Int] {
+    let means = (0..<sums.largeCount / heads).map { sums.meanBest($0 * heads..<($0 + 1) * heads) }
+    return means.indices.sorted {
+      means[$0] == means[$1] ? $0 > $1 : (means[$0] > means[$1]) != similarity.isDistance
+    }
+  }
+}
+
+/// What is wrong with a recipe.
+public struct RecipeError: Error, Sendable, Hashable, CustomStringConvertible {
+  public let description: String
+
+  package init(description: String) { self.description = description }
 }

@@ -8,7 +8,8 @@ extension BenchCommand {
   /// Which models ran, and how.
   func printTitle(_ conditions: RunConditions) {
     let small = conditions.smallModel.map { " + \($0)" } ?? ""
-    let mapped = conditions.mappedLayers.isEmpty ? "" : ", layers \(conditions.mappedLayers) mapped"
+    let layers = conditions.mappedLayers.map { "\($0)" } ?? "that the prompt decides"
+    let mapped = layers == "[]" ? "" : ", layers \(layers) mapped"
     let pair = small + mapped
     let isRandom = conditions.model.hasPrefix("random:") || conditions.smallModel?.hasPrefix("random:") == true
     print("\(conditions.model)\(pair)\(isRandom ? " (random weights)" : "")")

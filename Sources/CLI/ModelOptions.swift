@@ -41,6 +41,8 @@ struct ModelOptions: ParsableArguments {
       """))
   var recipe: Recipe = .paper
 
+  @OptionGroup var recipeOptions: RecipeOptions
+
   @Option(help: ArgumentHelp("A plan of the attention instead of a recipe.", valueName: "file"))
   var plan: String?
 
@@ -51,18 +53,22 @@ struct ModelOptions: ParsableArguments {
   var threads: Int?
 
   func validate() throws {
-    if small == nil, ratio != nil || mapLayers != nil {
-      throw ValidationError("--ratio and --map-layers: expected a small model (-s) to borrow from, found none")
+    let layerArguments = (ratio == nil ? [] : ["--ratio"]) + (mapLayers == nil ? [] : ["--map-layers"])
+    if let given = (layerArguments + recipeOptions.given).first {
+      if small == nil { throw ValidationError("\(given): expected a small model (-s) to borrow from, found none") }
+      if plan != nil { throw ValidationError("expected --plan or a recipe's \(given), found both") }
     }
-    if ratio != nil, mapLayers != nil { throw ValidationError("expected --ratio or --map-layers, found both") }
-    if plan != nil, ratio != nil || mapLayers != nil || recipe == .calibrated {
-      throw ValidationError("expected --plan or a recipe and its --ratio or --map-layers, found both")
+    if mapLayers != nil, ratio != nil || recipeOptions.strategy != nil {
+      throw ValidationError("expected --map-layers or --ratio and --strategy, found both")
     }
     if recipe == .calibrated {
       if small == nil {
         throw ValidationError("--recipe calibrated: expected a small model (-s) to borrow from, found none")
       }
-      if mapLayers != nil { throw ValidationError("--recipe calibrated: expected --ratio, found --map-layers") }
+      if plan != nil { throw ValidationError("expected --plan or --recipe calibrated, found both") }
+      if let given = ((mapLayers == nil ? [] : ["--map-layers"]) + recipeOptions.given).first {
+        throw ValidationError("--recipe calibrated: expected --ratio, found \(given)")
+      }
     }
     if let threads, !(1...1024).contains(threads) {
       throw ValidationError("--threads: expected 1 to 1024, found \(threads)")
@@ -71,16 +77,20 @@ struct ModelOptions: ParsableArguments {
       throw ValidationError("--ratio: expected a number from 0 to 1, found \(ratio)")
     }
     do { _ = try layers } catch { throw ValidationError("--map-layers: \(error)") }
+    if let problem = try recipeOptions.recipe(layers).problem { throw ValidationError("--\(problem)") }
   }
 
   private var layers: LayerSelection {
-    get throws { try mapLayers.map { try LayerSelection(list: $0) } ?? .back(ratio: ratio ?? defaultRatio) }
+    get throws {
+      if let mapLayers { return try LayerSelection(list: mapLayers) }
+      return .share(recipeOptions.strategy ?? .back, ratio: ratio ?? defaultRatio)
+    }
   }
 
   private var source: MappingSource {
     get throws {
       if let plan = try planPath { return .plan(try PlanFile(path: plan)) }
-      return .recipe(PaperRecipe(layers: try layers))
+      return .recipe(try recipeOptions.recipe(layers))
     }
   }
 
@@ -169,7 +179,8 @@ struct LoadedModels<B: Backend> {
   let mapping: Session<B>.Mapping?
   /// The plan file.
   let plan: String?
-  let mappedLayers: [Int]
+  /// `nil` where only a prompt tells.
+  let mappedLayers: [Int]?
   let kvType: KVType
   let loadSeconds: Double
 
@@ -198,7 +209,7 @@ struct RunConditions: Encodable {
   var model: String
   var smallModel: String?
   var plan: String?
-  var mappedLayers: [Int]
+  var mappedLayers: [Int]?
   var weightBytes: Int
   var kvType: KVType
   var loadSeconds: Double

@@ -4,6 +4,7 @@ import Foundation
 import KindredAttention
 import KindredAttentionMapping
 import KindredCompute
+import KindredEvaluation
 import KindredModelFiles
 
 extension PlanFile {
@@ -65,24 +66,8 @@ struct PlanHeatMap {
 
   /// Draws an SVG file.
   ///
-  /// - Throws: ``HeatMapError`` where gnuplot is missing or fails.
-  func draw(to path: String) throws {
-    let scriptFile = FileManager.default.temporaryDirectory.appendingPathComponent("kindred-\(UUID().uuidString).gp")
-    try Data(script(output: path).utf8).write(to: scriptFile)
-    defer { try? FileManager.default.removeItem(at: scriptFile) }
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-    process.arguments = ["gnuplot", scriptFile.path]
-    process.standardError = FileHandle.nullDevice
-    try process.run()
-    process.waitUntilExit()
-    guard process.terminationStatus == 0 else {
-      throw HeatMapError(
-        description: process.terminationStatus == 127
-          ? "--figure: expected gnuplot on the path, found none"
-          : "--figure: expected gnuplot to write \(path), found exit status \(process.terminationStatus)")
-    }
-  }
+  /// - Throws: `FigureError` where gnuplot is missing or fails.
+  func draw(to path: String) throws { try Gnuplot.draw(script, size: (720, 960), to: path) }
 
   /// Weights `[L · G][l]`: the mean over a unit's query heads, added up over the heads of a small layer.
   private var weights: [[Float]] {
@@ -96,13 +81,10 @@ struct PlanHeatMap {
     }
   }
 
-  private func script(output: String) -> String {
+  private var script: String {
     let groups = plan.large.shape.attention.kvHeads
     let rows = weights.map { $0.map { "\($0)" }.joined(separator: " ") }.joined(separator: "\n")
-    let quoted = output.replacingOccurrences(of: "'", with: "''")
     return """
-      set terminal svg size 720,960 background 'white'
-      set output '\(quoted)'
       set title 'What units borrow from the small model (a row without colour keeps its keys)'
       set xlabel 'small layer'
       set ylabel 'large layer'
@@ -118,9 +100,4 @@ struct PlanHeatMap {
 
       """
   }
-}
-
-/// Why a figure could not be drawn.
-struct HeatMapError: Error, CustomStringConvertible {
-  let description: String
 }

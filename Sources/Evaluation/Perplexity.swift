@@ -6,6 +6,7 @@
 import Foundation
 import KindredCompute
 import KindredGeneration
+import KindredTransformer
 
 /// Which tokens of a text are scored.
 public struct PerplexityOptions: Sendable, Hashable {
@@ -98,8 +99,8 @@ public struct PerplexityError: Error, Sendable, CustomStringConvertible {
 
 /// Evaluates perplexity.
 public struct PerplexityEvaluation<B: Backend> {
-  private let model: LanguageModel<B>
-  private let mapping: Session<B>.Mapping?
+  private let decoder: DecoderModel<B>
+  private let mappings: [Session<B>.Mapping?]
   private let options: PerplexityOptions
   private let sessionOptions: Session<B>.Options
 
@@ -113,8 +114,16 @@ public struct PerplexityEvaluation<B: Backend> {
     _ model: LanguageModel<B>, mapping: Session<B>.Mapping? = nil, options: PerplexityOptions,
     sessionOptions: Session<B>.Options = .init()
   ) {
-    self.model = model
-    self.mapping = mapping
+    self.init(model.decoder, mappings: [mapping], options: options, sessionOptions: sessionOptions)
+  }
+
+  /// Measures several ways of borrowing beside one run of the unmapped model. All their caches are held at once.
+  package init(
+    _ decoder: DecoderModel<B>, mappings: [Session<B>.Mapping?], options: PerplexityOptions,
+    sessionOptions: Session<B>.Options
+  ) {
+    self.decoder = decoder
+    self.mappings = mappings
     self.options = options
     self.sessionOptions = sessionOptions
   }
@@ -128,50 +137,63 @@ public struct PerplexityEvaluation<B: Backend> {
   public func run(
     _ tokens: [Int32], progress: (Int, Int, PerplexityResult) -> Void = { _, _, _ in }
   ) throws -> PerplexityResult {
+    try runAll(tokens) { progress($0, $1, $2[0]) }[0]
+  }
+
+  /// Runs over the tokens of a text; one result for each way of borrowing.
+  package func runAll(
+    _ tokens: [Int32], progress: (Int, Int, [PerplexityResult]) -> Void = { _, _, _ in }
+  ) throws -> [PerplexityResult] {
     let windows = options.windows(count: tokens.count)
-    var totals = Totals()
-    var result: PerplexityResult?
+    var totals = Array(repeating: Totals(), count: mappings.count)
+    var results: [PerplexityResult] = []
     for (number, window) in windows.enumerated() {
-      let kv = try run(Array(tokens[window]), scored: options.scored(inWindow: number, length: window.count), &totals)
-      let soFar = totals.result(windows: number + 1, kv: kv, isMapped: mapping != nil)
-      result = soFar
-      progress(number + 1, windows.count, soFar)
+      let scored = options.scored(inWindow: number, length: window.count)
+      let kv = try run(Array(tokens[window]), scored: scored, &totals)
+      results = mappings.indices.map {
+        totals[$0].result(windows: number + 1, kv: kv[$0], isMapped: mappings[$0] != nil)
+      }
+      progress(number + 1, windows.count, results)
     }
-    guard let result, result.tokensScored > 0 else {
+    guard let first = results.first, first.tokensScored > 0 else {
       throw PerplexityError(
         description: "text: expected more than \(options.scoreFrom) tokens to score, found \(tokens.count)")
     }
-    return result
+    return results
   }
 
   /// Runs one window; where attention is borrowed, the unmapped model goes along chunk by chunk, so that the
   /// predictions of a chunk are all that must be held.
-  private func run(_ tokens: [Int32], scored: Range<Int>, _ totals: inout Totals) throws -> KVBytes {
-    let session = try Session(decoder: model.decoder, mapping: mapping, options: sessionOptions)
-    let unmapped = try mapping.map { _ in try Session(decoder: model.decoder, options: sessionOptions) }
+  private func run(_ tokens: [Int32], scored: Range<Int>, _ totals: inout [Totals]) throws -> [KVBytes] {
+    let sessions = try mappings.map { try Session(decoder: decoder, mapping: $0, options: sessionOptions) }
+    let isMapped = mappings.contains { $0 != nil }
+    let unmapped = isMapped ? try Session(decoder: decoder, options: sessionOptions) : nil
     for start in stride(from: 0, to: tokens.count, by: options.chunk) {
       let chunk = Array(tokens[start..<min(start + options.chunk, tokens.count)])
       // Row i predicts token i + 1.
       let wanted = (scored.lowerBound - 1..<scored.upperBound - 1).clamped(to: start..<start + chunk.count)
       guard !wanted.isEmpty else {
-        _ = try session.append(chunk)
+        for session in sessions { _ = try session.append(chunk) }
         _ = try unmapped?.append(chunk)
         continue
       }
       var reference: [Prediction] = []
       if let unmapped { reference = try predictions(of: unmapped, chunk, wanted: wanted, offset: start) }
-      let predictions = try predictions(of: session, chunk, wanted: wanted, offset: start)
-      for (index, row) in wanted.enumerated() {
-        totals.add(predictions[index], reference: reference.isEmpty ? nil : reference[index], target: tokens[row + 1])
+      for (number, session) in sessions.enumerated() {
+        let predictions = try predictions(of: session, chunk, wanted: wanted, offset: start)
+        for (index, row) in wanted.enumerated() {
+          totals[number].add(
+            predictions[index], reference: reference.isEmpty ? nil : reference[index], target: tokens[row + 1])
+        }
       }
     }
-    return session.kvBytes
+    return sessions.map(\.kvBytes)
   }
 
   private func predictions(
     of session: Session<B>, _ chunk: [Int32], wanted: Range<Int>, offset: Int
   ) throws -> [Prediction] {
-    let vocabulary = model.decoder.configuration.vocabularySize
+    let vocabulary = decoder.configuration.vocabularySize
     var predictions: [Prediction] = []
     try session.append(chunk) { first, logits in
       for row in 0..<logits.count / vocabulary where wanted.contains(offset + first + row) {

@@ -12,10 +12,10 @@ public enum MappingSource: Sendable, Hashable {
 
   /// Refuses what does not fit the models' shapes, before their weights are read.
   ///
-  /// - Throws: `LayerSelection.SelectionError` or `PlanError`.
+  /// - Throws: `RecipeError`, `LayerSelection.SelectionError` or `PlanError`.
   public func check(large: OpenedModel, small: OpenedModel?) throws {
     switch self {
-    case .recipe(let recipe): _ = try recipe.layers.layers(of: large.configuration.layerCount)
+    case .recipe(let recipe): try recipe.check(layerCount: large.configuration.layerCount)
     case .plan(let file): try file.validate(large: large.planned, small: small?.planned)
     }
   }
@@ -36,8 +36,9 @@ public enum MappingSource: Sendable, Hashable {
     }
   }
 
-  /// The layers with a unit that does not keep all its keys, of a model with `layerCount` layers.
-  public func mappedLayers(of layerCount: Int) throws -> [Int] {
+  /// The layers with a unit that does not keep all its keys, of a model with `layerCount` layers; `nil` where only a
+  /// prompt tells.
+  public func mappedLayers(of layerCount: Int) throws -> [Int]? {
     switch self {
     case .recipe(let recipe): try recipe.layers.layers(of: layerCount)
     case .plan(let file): Set(file.plan.mappedUnits.map(\.layer)).sorted()

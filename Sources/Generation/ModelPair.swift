@@ -34,10 +34,13 @@ public final class ModelPair: Sendable {
     let source: @Sendable () throws -> MappingSource
 
     /// IAM's recipe: the last `ratio` of the layers take the maps of the most alike small heads.
-    public static func paper(ratio: Double) -> Plan { Plan { .recipe(PaperRecipe(layers: .back(ratio: ratio))) } }
+    public static func paper(ratio: Double) -> Plan { paper(PaperRecipe(layers: .back(ratio: ratio))) }
 
     /// IAM's recipe for the listed layers.
-    public static func paper(layers: [Int]) -> Plan { Plan { .recipe(PaperRecipe(layers: .explicit(layers))) } }
+    public static func paper(layers: [Int]) -> Plan { paper(PaperRecipe(layers: .explicit(layers))) }
+
+    /// IAM's recipe with measure, layers and numbers of tokens as wanted.
+    public static func paper(_ recipe: PaperRecipe) -> Plan { Plan { .recipe(recipe) } }
 
     /// The plan in the file at `path`.
     public static func file(_ path: String) -> Plan { Plan { .plan(try PlanFile(path: path)) } }
@@ -52,7 +55,7 @@ public final class ModelPair: Sendable {
   ///   - kvType: the type of stored keys and values.
   ///   - threads: threads to compute with; one for each physical core by default.
   /// - Throws: `ModelFileError`, `ComputeError`, `TokenizerError`; `VocabularyMismatch` for models of different
-  ///   series; `LayerSelection.SelectionError` or `PlanError` for a plan that does not fit the models.
+  ///   series; `RecipeError`, `LayerSelection.SelectionError` or `PlanError` for a plan that does not fit the models.
   public init(
     largeAt largePath: String, smallAt smallPath: String? = nil, plan: Plan = .paper(ratio: 0.3),
     kvType: KVType = .f16, threads: Int? = nil

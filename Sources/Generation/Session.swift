@@ -3,7 +3,7 @@
 //
 // The small model goes first over each chunk of rows, the large one follows and borrows. By a recipe the first τ_t
 // tokens run unmapped in both and establish the map; the keys of mapped layers are then dropped. A plan made beforehand
-// holds from the first token on.
+// holds from the first token on. In long generations a recipe may find its map anew, on the newest tokens.
 
 import KindredAttention
 import KindredAttentionMapping
@@ -15,6 +15,12 @@ import KindredTransformer
 ///
 /// A session begins with one empty sequence, number 0. By a recipe the map is established on the first tokens of
 /// sequence 0 and holds for all of them.
+///
+/// With `PaperRecipe.remapEvery` the map is found anew each time as many tokens have been read one by one, as
+/// generation does. The keys of mapped layers are gone by then, so the whole past cannot be compared: both models read
+/// the last τ_t tokens of sequence 0 once more, unmapped and from an empty cache of their own, and the map is that of
+/// these tokens alone. The mapped layers stay, their heads change; because any small head may be wanted later, the
+/// small model runs whole and keeps all of its cache.
 ///
 /// Not `Sendable`: one thread uses it at a time.
 public final class Session<B: Backend> {
@@ -61,6 +67,8 @@ public final class Session<B: Backend> {
   private let smallState: RunState<B>?
   private var lines: [Line] = []
   private var phase = Phase.unmapped
+  /// Where the map is found anew from time to time: how, and the tokens generated since it was found.
+  private var remapping: (recipe: PaperRecipe, generated: Int)?
 
   /// A sequence: its tokens, and its number in each model's cache.
   private struct Line {
@@ -83,8 +91,9 @@ public final class Session<B: Backend> {
   ///
   /// With a recipe or a plan that maps nothing, or a plan that uses no small head, the small model does not run at all.
   ///
-  /// - Throws: `ComputeError` where memory is lacking, `LayerSelection.SelectionError` for layers that the large
-  ///   model does not have, `PlanError` for a plan that does not fit the models.
+  /// - Throws: `ComputeError` where memory is lacking, `RecipeError` for a recipe that makes no sense,
+  ///   `LayerSelection.SelectionError` for layers that the large model does not have, `PlanError` for a plan that does
+  ///   not fit the models.
   public init(decoder: DecoderModel<B>, mapping: Mapping? = nil, options: Options = Options()) throws {
     self.decoder = decoder
     self.options = options
@@ -109,7 +118,8 @@ public final class Session<B: Backend> {
   private static func lender(of mapping: Mapping, for large: DecoderConfiguration) throws -> DecoderModel<B>? {
     switch mapping {
     case .established(let small, let recipe):
-      return try recipe.layers.layers(of: large.layerCount).isEmpty ? nil : small
+      try recipe.check(layerCount: large.layerCount)
+      return try recipe.layers.count(of: large.layerCount) == 0 ? nil : small
     case .planned(let small, let plan):
       try plan.validate(large: large.shape, small: small?.configuration.shape)
       return plan.lenderDepth > 0 ? small : nil
@@ -124,6 +134,7 @@ public final class Session<B: Backend> {
         backend: model.backend, store: store, layers: 0..<model.configuration.layerCount,
         rowCapacity: recipe.establishmentTokens)
     }
+    if recipe.remapEvery != nil { remapping = (recipe, 0) }
     phase = .establishing(recipe, large: try record(decoder, state.store), small: try record(lender, smallState.store))
   }
 
@@ -131,7 +142,7 @@ public final class Session<B: Backend> {
   private func adopt(_ newPlan: AttentionPlan) throws(ComputeError) {
     plan = newPlan
     state.store.adopt(plan)
-    smallState?.store.lend(for: plan)
+    if remapping == nil { smallState?.store.lend(for: plan) }
     phase = .mapped(try Borrowing(plan, large: state.store, small: smallState?.store, rowCapacity: state.rowCapacity))
   }
 
@@ -193,6 +204,7 @@ public final class Session<B: Backend> {
       return try next.indices.flatMap { try append([next[$0]], to: $0) }
     }
     try pass(next.indices.map { ($0, [next[$0]]) })
+    try remapIfDue()
     return decoder.logits(rows: next.indices, state: state)
   }
 
@@ -238,7 +250,10 @@ public final class Session<B: Backend> {
       let count = min(newTokens.count - done, line == 0 ? passLimit : state.rowCapacity)
       try pass([(line, Array(newTokens[done..<done + count]))])
       done += count
-      if line == 0 { try establishIfDue(isLast: done == newTokens.count) }
+      if line == 0 {
+        try establishIfDue(isLast: done == newTokens.count)
+        try remapIfDue()
+      }
       try each(count, done)
     }
   }
@@ -267,8 +282,10 @@ public final class Session<B: Backend> {
         try decoder.forward(largeBatch, state: state, lending: isRecorded ? large : nil)
       case .mapped(let borrowing):
         try borrowing.beginPass(runs: largeBatch.runs)
-        try forwardSmall(smallBatch, lending: borrowing.lent, depth: plan.lenderDepth)
+        let depth = remapping == nil ? plan.lenderDepth : lender?.configuration.layerCount
+        try forwardSmall(smallBatch, lending: borrowing.lent, depth: depth)
         try decoder.forward(largeBatch, state: state, borrowing: borrowing, lending: borrowing.shared)
+        if parts.contains(where: { $0.line == 0 && $0.tokens.count == 1 }) { remapping?.generated += 1 }
       }
     } catch {
       for part in parts { cut(part.line, to: lines[part.line].tokens.count) }
@@ -297,6 +314,26 @@ public final class Session<B: Backend> {
           SequenceRows(sequence: lines[0].small, rows: 0..<count, firstPosition: 0)
         ),
         backend: decoder.backend))
+  }
+
+  /// Finds the map anew where enough tokens were generated since it was found.
+  private func remapIfDue() throws {
+    guard let (recipe, generated) = remapping, let every = recipe.remapEvery, generated >= every, let lender else {
+      return
+    }
+    // A session that establishes a map on these tokens and does nothing else.
+    let newest = Array(tokens.suffix(recipe.establishmentTokens))
+    var once = recipe
+    once.layers = .explicit(Set(plan.mappedUnits.map(\.layer)).sorted())
+    once.establishmentTokens = newest.count
+    once.minimumTokens = newest.count
+    once.remapEvery = nil
+    var options = options
+    options.chunkRows = newest.count
+    let scratch = try Session(decoder: decoder, mapping: .established(small: lender, recipe: once), options: options)
+    try scratch.run(newest, line: 0) { _, _ in }
+    remapping = (recipe, 0)
+    try adopt(scratch.plan)
   }
 
   /// What the caches hold.

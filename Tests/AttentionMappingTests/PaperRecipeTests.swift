@@ -67,16 +67,27 @@ struct TinyPair {
     try LentAttention(backend: large.backend, store: state.store, layers: 0..<layers, rowCapacity: 64)
   }
 
-  /// Runs the first τ tokens unmapped and returns the plan for `layers`.
-  func establish(_ layers: [Int]) throws -> AttentionPlan {
+  /// Runs tokens of a range unmapped and returns the record of both models, and its rows.
+  func read(
+    _ range: Range<Int>
+  ) throws -> (large: LentAttention<CPUBackend>, small: LentAttention<CPUBackend>, run: SequenceRows) {
     let largeRecord = try record(largeState, layers: 3)
     let smallRecord = try record(smallState, layers: 2)
-    try small.forward(batch(0..<expected.tau), state: smallState, lending: smallRecord)
-    try large.forward(batch(0..<expected.tau), state: largeState, lending: largeRecord)
-    let run = SequenceRows(sequence: 0, rows: 0..<expected.tau, firstPosition: 0)
-    return try PaperRecipe(layers: .explicit(layers)).plan(
+    try small.forward(batch(range), state: smallState, lending: smallRecord)
+    try large.forward(batch(range), state: largeState, lending: largeRecord)
+    return (
+      largeRecord, smallRecord, SequenceRows(sequence: 0, rows: 0..<range.count, firstPosition: range.lowerBound)
+    )
+  }
+
+  /// Runs the first τ tokens unmapped and returns the plan of a recipe.
+  func establish(_ recipe: PaperRecipe) throws -> AttentionPlan {
+    let (largeRecord, smallRecord, run) = try read(0..<expected.tau)
+    return try recipe.plan(
       large: largeRecord, small: smallRecord, layerCounts: (3, 2), runs: (run, run), backend: large.backend)
   }
+
+  func establish(_ layers: [Int]) throws -> AttentionPlan { try establish(PaperRecipe(layers: .explicit(layers))) }
 }
 
 @Suite struct PaperRecipeTests {
@@ -139,9 +150,34 @@ struct TinyPair {
     #expect(try LayerSelection.back(ratio: 1).layers(of: 3) == [0, 1, 2])
   }
 
+  /// Qwen2-72B has 80 layers: 79 to 64 come first, the rest begins at layer 16.
+  @Test(arguments: [
+    (LayerStrategy.back, 0.3, Array(56..<80)), (.front, 0.3, Array(0..<24)),
+    (.regionsDown, 0.2, Array(64..<80)), (.regionsUp, 0.2, Array(64..<80)),
+    (.regionsDown, 0.3, Array(9...16) + Array(64..<80)), (.regionsUp, 0.3, Array(16..<24) + Array(64..<80)),
+    (.regionsDown, 0.5, Array(0...16) + Array(57..<80)), (.regionsUp, 0.9, Array(8..<80)),
+    (.regionsDown, 1, Array(0..<80)), (.regionsUp, 1, Array(0..<80)),
+  ])
+  func strategiesOfEightyLayers(strategy: LayerStrategy, ratio: Double, layers: [Int]) throws {
+    #expect(try LayerSelection.share(strategy, ratio: ratio).layers(of: 80) == layers)
+  }
+
+  @Test(arguments: LayerStrategy.allCases, [1, 2, 3, 4, 28])
+  func everyLayerHasItsTurn(strategy: LayerStrategy, count: Int) {
+    guard let order = strategy.order(layerCount: count) else { return #expect(strategy == .mostSimilar) }
+    #expect(order.sorted() == Array(0..<count))
+  }
+
+  @Test func theMostSimilarAreKnownLater() throws {
+    let selection = LayerSelection.share(.mostSimilar, ratio: 0.5)
+    #expect(try selection.layers(of: 28) == nil)
+    #expect(try selection.count(of: 28) == 14)
+  }
+
   @Test func listsAreRead() throws {
     #expect(try LayerSelection(list: "4-6,20").layers(of: 28) == [4, 5, 6, 20])
     #expect(try LayerSelection(list: "3,1,1-2").layers(of: 28) == [1, 2, 3])
+    #expect(try LayerSelection(list: "3,1,1-2").count(of: 28) == 3)
   }
 
   @Test(arguments: ["", "a", "3-", "5-4", "1-2-3", "-1", "1,,2", "0-99999999999"])
@@ -150,10 +186,29 @@ struct TinyPair {
   }
 
   @Test func selectionsOutsideTheModelAreRefused() {
-    #expect(throws: LayerSelection.SelectionError.ratio(-0.1)) { try LayerSelection.back(ratio: -0.1).layers(of: 4) }
-    #expect(throws: LayerSelection.SelectionError.ratio(1.5)) { try LayerSelection.back(ratio: 1.5).layers(of: 4) }
+    for ratio in [-0.1, 1.5, .nan] {
+      #expect(throws: LayerSelection.SelectionError.self) { try LayerSelection.back(ratio: ratio).layers(of: 4) }
+    }
     #expect(throws: LayerSelection.SelectionError.layer(4, layerCount: 4)) {
       try LayerSelection.explicit([1, 4]).layers(of: 4)
     }
+  }
+}
+
+@Suite struct RecipeOptionsTests {
+  /// Numbers of tokens, and what the problem names.
+  @Test(arguments: [
+    (0, 20, nil, "establish-tokens"), (-5, 20, nil, "establish-tokens"), (1025, 20, nil, "establish-tokens"),
+    (100, 0, nil, "minimum-tokens"), (100, 101, nil, "minimum-tokens"), (100, -1, nil, "minimum-tokens"),
+    (100, 20, 0, "remap-every"), (100, 20, -3, "remap-every"),
+  ])
+  func problemsAreNamed(establishment: Int, minimum: Int, remapEvery: Int?, name: String) {
+    var recipe = PaperRecipe(layers: .back(ratio: 0.5))
+    #expect(recipe.problem == nil)
+    recipe.establishmentTokens = establishment
+    recipe.minimumTokens = minimum
+    recipe.remapEvery = remapEvery
+    #expect(recipe.problem?.hasPrefix(name) == true, "\(recipe.problem ?? "")")
+    #expect(throws: RecipeError.self) { try recipe.check(layerCount: 4) }
   }
 }

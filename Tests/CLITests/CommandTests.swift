@@ -76,6 +76,14 @@ struct CommandTests {
     (["generate", "-m", tiny, "-p", "x", "--ratio", "0.5"], 64, "small model"),
     (["generate", "-m", tiny, "-s", tiny, "-p", "x", "--ratio", "-0.5"], 64, "found -0.5"),
     (["generate", "-m", tiny, "-s", tiny, "-p", "x", "--map-layers", "3-"], 64, "found \"3-\""),
+    (["bench", "-m", tiny, "--similarity", "pearson"], 64, "--similarity: expected a small model"),
+    (["bench", "-m", tiny, "-s", tiny, "--similarity", "manhattan"], 64, "minkowski-1"),
+    (["bench", "-m", tiny, "-s", tiny, "--strategy", "middle"], 64, "most-similar"),
+    (["bench", "-m", tiny, "-s", tiny, "--strategy", "front", "--map-layers", "0"], 64, "found both"),
+    (["bench", "-m", tiny, "-s", tiny, "--remap-every", "0"], 64, "--remap-every: expected at least 1"),
+    (["bench", "-m", tiny, "-s", tiny, "--remap-every", "-2"], 64, "found -2"),
+    (["bench", "-m", tiny, "-s", tiny, "--establish-tokens", "0"], 64, "--establish-tokens: expected 1 to 1024"),
+    (["bench", "-m", tiny, "-s", tiny, "--minimum-tokens", "200"], 64, "--minimum-tokens: expected 1 to the 100"),
     (["generate", "-m", tiny, "-p", "x", "--top-p", "0"], 64, "top-p"),
     (["generate", "-m", tiny, "-p", "x", "-n", "0"], 64, "--max-tokens"),
     (["generate", "-m", tiny, "-p", ""], 1, "empty prompt"),
@@ -154,6 +162,21 @@ struct CommandTests {
     #expect(json["kv_bytes_large"] as? Int == keys)
     #expect(json["isa"] is String && json["threads"] as? Int ?? 0 > 0)
     #expect(json["mapped_layers"] as? [Int] == [0])
+  }
+
+  @Test func recipesAreRun() throws {
+    let outcome = try run(
+      [
+        "bench", "-m", "random:qwen2-0.5b:layers=2", "-s", Self.tiny, "--ratio", "0.5", "--similarity", "minkowski-1",
+        "--strategy", "most-similar", "--establish-tokens", "10", "--remap-every", "2", "--prompt-tokens", "30",
+        "--generate-tokens", "6", "--repeat", "1", "--json",
+      ])
+    #expect(outcome.code == 0, "\(outcome.errors)")
+    let json = try #require(outcome.json)
+    // One layer's keys of 35 positions in a page; which layer's, only the prompt tells.
+    let keys = 64 * 2 * 64 * 2
+    #expect(json["kv_bytes_large"] as? Int == 3 * keys && json["kv_bytes_small"] as? Int == 2 * keys)
+    #expect(json["mapped_layers"] == nil)
   }
 
   @Test func plansAreRun() throws {

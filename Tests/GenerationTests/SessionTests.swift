@@ -209,6 +209,93 @@ struct TinyPair {
     #expect(!together.plan.lentHeads.isEmpty)
   }
 
+  // MARK: Remapping
+
+  func remapping(
+    _ pair: TinyPair, every count: Int?, layers: [Int] = [1, 2], minimum: Int = 20
+  ) throws -> Session<CPUBackend> {
+    var recipe = PaperRecipe(layers: .explicit(layers))
+    recipe.establishmentTokens = 20
+    recipe.minimumTokens = minimum
+    recipe.remapEvery = count
+    var options = Session<CPUBackend>.Options()
+    options.kvType = .f32
+    return try Session(decoder: pair.large, mapping: .established(small: pair.small, recipe: recipe), options: options)
+  }
+
+  /// After every 7 tokens read one by one the plan is what a fresh session finds on the newest 20.
+  @Test func mapsAreFoundAnewOnTheNewestTokens() throws {
+    let pair = try TinyPair()
+    let tokens = pair.expected.tokens
+    let session = try remapping(pair, every: 7)
+    _ = try session.append(Array(tokens.prefix(30)))
+    let first = session.plan
+    var plans: [AttentionPlan] = [first]
+    for count in 31...tokens.count {
+      _ = try session.append([tokens[count - 1]])
+      guard (count - 30) % 7 == 0 else {
+        #expect(session.plan == plans.last)
+        continue
+      }
+      let fresh = try remapping(pair, every: nil)
+      _ = try fresh.append(Array(tokens[count - 20..<count]))
+      #expect(session.plan == fresh.plan, "after \(count) tokens")
+      plans.append(session.plan)
+    }
+    #expect(Set(plans).count > 2)
+    #expect(plans.allSatisfy { $0.mappedUnits.map(\.layer) == first.mappedUnits.map(\.layer) })
+    // Keys of mapped layers are still not stored, those of the small model all are.
+    #expect(session.kvBytes.unmapped - session.kvBytes.large == 2 * 2 * 64 * 8 * 4)
+    #expect(session.kvBytes.small == 2 * 2 * 2 * 64 * 16 * 4)
+  }
+
+  /// Where only the last layer borrows, no stored value depends on earlier maps: the session then is that of its
+  /// newest plan.
+  @Test func laterTokensRunByTheNewMap() throws {
+    let pair = try TinyPair()
+    let tokens = pair.expected.tokens
+    let session = try remapping(pair, every: 5, layers: [2])
+    _ = try session.append(Array(tokens.prefix(30)))
+    let before = session.plan
+    for token in tokens[30..<35] { _ = try session.append([token]) }
+    #expect(session.plan != before)
+    let found = try session.append([tokens[35]])
+    var options = Session<CPUBackend>.Options()
+    options.kvType = .f32
+    let planned = try Session(
+      decoder: pair.large, mapping: .planned(small: pair.small, plan: session.plan), options: options)
+    let expected = try planned.append(Array(tokens.prefix(36)))
+    #expect(zip(found, expected).allSatisfy { abs($0 - $1) < 1e-4 })
+    let old = try Session(decoder: pair.large, mapping: .planned(small: pair.small, plan: before), options: options)
+    #expect(!zip(found, try old.append(Array(tokens.prefix(36)))).allSatisfy { abs($0 - $1) < 1e-3 })
+  }
+
+  /// The token that establishes a late map does not count; sequences decoded together follow the first one's.
+  @Test func decodedSequencesAreRemappedTogether() throws {
+    let pair = try TinyPair()
+    let tokens = pair.expected.tokens
+    let session = try remapping(pair, every: 4, minimum: 10)
+    session.addSequence()
+    _ = try session.append(Array(tokens.prefix(9)))
+    _ = try session.append(Array(tokens.suffix(5)), to: 1)
+    _ = try session.step([tokens[9], 1])
+    #expect(!session.plan.lentHeads.isEmpty)
+    for index in 10..<14 {
+      let before = session.plan
+      #expect(try session.step([tokens[index], 2]).allSatisfy(\.isFinite))
+      #expect(index == 13 || session.plan == before)
+    }
+    let fresh = try remapping(pair, every: nil, minimum: 10)
+    _ = try fresh.append(Array(tokens.prefix(14)))
+    #expect(session.plan == fresh.plan)
+  }
+
+  @Test func senselessRecipesAreRefused() throws {
+    let pair = try TinyPair()
+    #expect(throws: RecipeError.self) { try remapping(pair, every: 0) }
+    #expect(throws: RecipeError.self) { try remapping(pair, every: 5, minimum: 21) }
+  }
+
   @Test func contextIsTheSmallerModels() throws {
     let pair = try TinyPair()
     let session = try pair.session(nil)
