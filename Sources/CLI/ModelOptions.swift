@@ -37,12 +37,18 @@ struct ModelOptions: ParsableArguments {
   @Option(help: "The type of stored keys and values.")
   var kvType: KVType = .f16
 
+  @Option(name: .customLong("small-kv-type"), help: "The type of the small model's (default: that of --kv-type).")
+  var smallKVType: KVType?
+
   @Option(help: "Threads to compute with (default: physical cores).")
   var threads: Int?
 
   func validate() throws {
     if small == nil, ratio != nil || mapLayers != nil {
       throw ValidationError("--ratio and --map-layers: expected a small model (-s) to borrow from, found none")
+    }
+    if small == nil, smallKVType != nil {
+      throw ValidationError("--small-kv-type: expected a small model (-s), found none")
     }
     if ratio != nil, mapLayers != nil { throw ValidationError("expected --ratio or --map-layers, found both") }
     if plan != nil, ratio != nil || mapLayers != nil {
@@ -93,13 +99,15 @@ struct ModelOptions: ParsableArguments {
     // What does not fit is said before gigabytes are read.
     let source = try source
     try source.check(large: openedLarge, small: openedSmall)
+    try openedLarge.check(kvType: kvType)
+    try openedSmall?.check(kvType: smallKVType ?? kvType)
     let large = try load(openedLarge, on: largeBackend)
     let smallModel = try openedSmall.map { try load($0, on: smallBackend) }
     let mapping = try source.mapping(large: large, small: smallModel)
     return LoadedModels(
       large: large, small: smallModel, mapping: mapping, plan: plan,
       mappedLayers: mapping == nil ? [] : try source.mappedLayers(of: large.decoder.configuration.layerCount),
-      kvType: kvType, loadSeconds: (ContinuousClock.now - start).seconds)
+      kvType: kvType, smallKVType: smallKVType ?? kvType, loadSeconds: (ContinuousClock.now - start).seconds)
   }
 
   private func open(_ argument: String) throws -> OpenedModel {
@@ -125,11 +133,13 @@ struct LoadedModels<B: Backend> {
   let plan: String?
   let mappedLayers: [Int]
   let kvType: KVType
+  let smallKVType: KVType
   let loadSeconds: Double
 
   var sessionOptions: Session<B>.Options {
     var options = Session<B>.Options()
     options.kvType = kvType
+    options.smallKVType = smallKVType
     return options
   }
 
@@ -143,7 +153,8 @@ struct LoadedModels<B: Backend> {
     return RunConditions(
       model: large.name, smallModel: small?.name, plan: plan, mappedLayers: mappedLayers,
       weightBytes: large.decoder.weights.byteCount + (small?.decoder.weights.byteCount ?? 0), kvType: kvType,
-      loadSeconds: loadSeconds, threads: backend.threads, isa: backend.instructionSet)
+      smallKVType: small == nil ? nil : smallKVType, loadSeconds: loadSeconds, threads: backend.threads,
+      isa: backend.instructionSet)
   }
 }
 
@@ -155,6 +166,8 @@ struct RunConditions: Encodable {
   var mappedLayers: [Int]
   var weightBytes: Int
   var kvType: KVType
+  /// `nil` without a small model.
+  var smallKVType: KVType?
   var loadSeconds: Double
   var threads: Int
   var isa: String
@@ -165,6 +178,7 @@ struct RunConditions: Encodable {
     case mappedLayers = "mapped_layers"
     case weightBytes = "weight_bytes"
     case kvType = "kv_type"
+    case smallKVType = "small_kv_type"
     case loadSeconds = "load_seconds"
   }
 }
