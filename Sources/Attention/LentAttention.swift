@@ -145,15 +145,20 @@ public struct Borrowing<B: Backend> {
   public init(
     _ plan: AttentionPlan, large: KVStore<B>, small: KVStore<B>?, rowCapacity: Int
   ) throws(ComputeError) {
+    try self.init(
+      plan, large: large, lent: Self.record(of: plan.lentHeads, in: small, rowCapacity: rowCapacity),
+      rowCapacity: rowCapacity)
+  }
+
+  /// Borrows from a record that several plans use: of a pass of the small model over the same rows, all the layers that
+  /// the plan uses.
+  package init(
+    _ plan: AttentionPlan, large: KVStore<B>, lent: LentAttention<B>?, rowCapacity: Int
+  ) throws(ComputeError) {
     self.plan = plan
+    self.lent = lent
     groupSize = large.shape.groupSize
-    func record(_ store: KVStore<B>?, _ heads: [HeadIndex]) throws(ComputeError) -> LentAttention<B>? {
-      guard let store, !heads.isEmpty else { return nil }
-      return try LentAttention(
-        backend: store.backend, store: store, layers: heads.map(\.layer), rowCapacity: rowCapacity)
-    }
-    lent = try record(small, plan.lentHeads)
-    shared = try record(large, plan.sharedHeads(groupSize: groupSize))
+    shared = try Self.record(of: plan.sharedHeads(groupSize: groupSize), in: large, rowCapacity: rowCapacity)
     let most =
       plan.units.indices.map { layer in
         plan.loans(layer: layer, groupSize: large.shape.groupSize).reduce(0) { $0 + $1.borrowers.count }
@@ -161,6 +166,14 @@ public struct Borrowing<B: Backend> {
     products =
       try most == 0
       ? nil : large.backend.makeTensor(rows: rowCapacity, columns: most * large.shape.headDimension)
+  }
+
+  private static func record(
+    of heads: [HeadIndex], in store: KVStore<B>?, rowCapacity: Int
+  ) throws(ComputeError) -> LentAttention<B>? {
+    guard let store, !heads.isEmpty else { return nil }
+    return try LentAttention(
+      backend: store.backend, store: store, layers: heads.map(\.layer), rowCapacity: rowCapacity)
   }
 
   /// Forgets the pass before, and has few rows, as in decode, kept while they are computed.

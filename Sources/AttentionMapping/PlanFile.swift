@@ -91,6 +91,26 @@ public struct PlanFile: Sendable, Hashable {
   }
 }
 
+// MARK: Place
+
+extension PlanFile {
+  /// Where a calibrated plan stands by default: beside the large model, named after both models and the share of units
+  /// that is mapped.
+  ///
+  /// - Parameters:
+  ///   - model: the large model's file or folder.
+  ///   - small: the small model's file or folder.
+  ///   - ratio: 0 to 1.
+  public static func calibratedPath(model: String, small: String, ratio: Double) -> String {
+    func name(_ path: String) -> String {
+      let name = URL(fileURLWithPath: path).standardizedFileURL.lastPathComponent
+      return name.hasSuffix(".gguf") ? String(name.dropLast(5)) : name
+    }
+    let folder = URL(fileURLWithPath: model).standardizedFileURL.deletingLastPathComponent()
+    return folder.appendingPathComponent("\(name(model))+\(name(small))-\(ratio).plan.json").path
+  }
+}
+
 // MARK: Reading
 
 extension PlanFile {

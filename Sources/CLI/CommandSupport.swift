@@ -25,11 +25,12 @@ func readText(_ path: String) throws(FileError) -> String {
   return String(decoding: data, as: UTF8.self)
 }
 
-/// A text file that cannot be read.
+/// A file that cannot be used.
 struct FileError: Error, CustomStringConvertible {
   let path: String
+  var expected = "a text file"
   let found: String
-  var description: String { "\(path): expected a text file, found \(found)" }
+  var description: String { "\(path): expected \(expected), found \(found)" }
 }
 
 /// Writes to standard error, where progress and logs go.

@@ -18,8 +18,8 @@ struct KindredCommand: AsyncParsableCommand {
         kindred generate -m qwen2.5-coder-1.5b -s qwen2.5-coder-0.5b -p "def fibonacci(n):"
       """,
     subcommands: [
-      FetchCommand.self, GenerateCommand.self, ChatCommand.self, EvaluateCommand.self, BenchCommand.self,
-      InspectCommand.self,
+      FetchCommand.self, GenerateCommand.self, ChatCommand.self, CalibrateCommand.self, EvaluateCommand.self,
+      BenchCommand.self, InspectCommand.self,
     ])
 
   /// Runs the command; an error is one line on standard error.

@@ -9,7 +9,12 @@ import KindredTransformer
 enum Recipe: String, ExpressibleByArgument, CaseIterable {
   /// IAM's: cosine map on the first tokens of the prompt.
   case paper
+  /// A plan that `kindred calibrate` has put beside the large model.
+  case calibrated
 }
+
+/// The share that borrows where the user gives none.
+let defaultRatio = 0.3
 
 struct ModelOptions: ParsableArguments {
   @Option(name: [.short, .customLong("model")], help: ArgumentHelp("The model.", valueName: "model"))
@@ -28,7 +33,12 @@ struct ModelOptions: ParsableArguments {
   @Option(help: ArgumentHelp("The layers that borrow instead of --ratio, such as 4-11,20.", valueName: "list"))
   var mapLayers: String?
 
-  @Option(help: "How attention is mapped.")
+  @Option(
+    help: ArgumentHelp(
+      """
+      How attention is mapped: paper (a cosine map found on the first tokens of the prompt) or calibrated (the plan that \
+      kindred calibrate has put beside the large model for the same --ratio).
+      """))
   var recipe: Recipe = .paper
 
   @Option(help: ArgumentHelp("A plan of the attention instead of a recipe.", valueName: "file"))
@@ -51,8 +61,14 @@ struct ModelOptions: ParsableArguments {
       throw ValidationError("--small-kv-type: expected a small model (-s), found none")
     }
     if ratio != nil, mapLayers != nil { throw ValidationError("expected --ratio or --map-layers, found both") }
-    if plan != nil, ratio != nil || mapLayers != nil {
-      throw ValidationError("expected --plan or a recipe's --ratio or --map-layers, found both")
+    if plan != nil, ratio != nil || mapLayers != nil || recipe == .calibrated {
+      throw ValidationError("expected --plan or a recipe and its --ratio or --map-layers, found both")
+    }
+    if recipe == .calibrated {
+      if small == nil {
+        throw ValidationError("--recipe calibrated: expected a small model (-s) to borrow from, found none")
+      }
+      if mapLayers != nil { throw ValidationError("--recipe calibrated: expected --ratio, found --map-layers") }
     }
     if let threads, !(1...1024).contains(threads) {
       throw ValidationError("--threads: expected 1 to 1024, found \(threads)")
@@ -64,11 +80,29 @@ struct ModelOptions: ParsableArguments {
   }
 
   private var layers: LayerSelection {
-    get throws { try mapLayers.map { try LayerSelection(list: $0) } ?? .back(ratio: ratio ?? 0.3) }
+    get throws { try mapLayers.map { try LayerSelection(list: $0) } ?? .back(ratio: ratio ?? defaultRatio) }
   }
 
   private var source: MappingSource {
-    get throws { try plan.map { .plan(try PlanFile(path: $0)) } ?? .recipe(PaperRecipe(layers: layers)) }
+    get throws {
+      if let plan = try planPath { return .plan(try PlanFile(path: plan)) }
+      return .recipe(PaperRecipe(layers: try layers))
+    }
+  }
+
+  /// The plan file that is used, if any.
+  private var planPath: String? {
+    get throws {
+      guard recipe == .calibrated, let small else { return plan }
+      let share = ratio ?? defaultRatio
+      let path = try calibratedPlanPath(model: model, small: small, ratio: share)
+      guard FileManager.default.fileExists(atPath: path) else {
+        throw FileError(
+          path: path, expected: "a calibrated plan",
+          found: "none; `kindred calibrate -m \(model) -s \(small) --ratio \(share) --text FILE` makes it")
+      }
+      return path
+    }
   }
 
   /// The share of the large model's published layers that are present: below 1 for random weights of few layers.
@@ -94,32 +128,44 @@ struct ModelOptions: ParsableArguments {
 
   private func load<B: Backend>(large largeBackend: B, small smallBackend: B) throws -> LoadedModels<B> {
     let start = ContinuousClock.now
-    let openedLarge = try open(model)
-    let openedSmall = try small.map { try open($0) }
+    let openedLarge = try openModel(model)
+    let openedSmall = try small.map { try openModel($0) }
     // What does not fit is said before gigabytes are read.
     let source = try source
     try source.check(large: openedLarge, small: openedSmall)
     try openedLarge.check(kvType: kvType)
     try openedSmall?.check(kvType: smallKVType ?? kvType)
-    let large = try load(openedLarge, on: largeBackend)
-    let smallModel = try openedSmall.map { try load($0, on: smallBackend) }
+    let large = try loadModel(openedLarge, on: largeBackend)
+    let smallModel = try openedSmall.map { try loadModel($0, on: smallBackend) }
     let mapping = try source.mapping(large: large, small: smallModel)
     return LoadedModels(
-      large: large, small: smallModel, mapping: mapping, plan: plan,
+      large: large, small: smallModel, mapping: mapping, plan: try planPath,
       mappedLayers: mapping == nil ? [] : try source.mappedLayers(of: large.decoder.configuration.layerCount),
       kvType: kvType, smallKVType: smallKVType ?? kvType, loadSeconds: (ContinuousClock.now - start).seconds)
   }
+}
 
-  private func open(_ argument: String) throws -> OpenedModel {
-    if argument.hasPrefix("random:") { return OpenedModel(random: try RandomModel(argument)) }
-    return try OpenedModel(path: ModelStore().locate(argument))
-  }
+/// Finds a model that the user names.
+func openModel(_ argument: String) throws -> OpenedModel {
+  if argument.hasPrefix("random:") { return OpenedModel(random: try RandomModel(argument)) }
+  return try OpenedModel(path: ModelStore().locate(argument))
+}
 
-  private func load<B: Backend>(_ opened: OpenedModel, on backend: B) throws -> LanguageModel<B> {
-    let line = StatusLine()
-    defer { line.clear() }
-    return try LanguageModel(opened, backend: backend) { line.show("loading \(opened.name): \(Int($0 * 100))%") }
+/// Where the calibrated plan of two models stands.
+func calibratedPlanPath(model: String, small: String, ratio: Double) throws -> String {
+  for argument in [model, small] where argument.hasPrefix("random:") {
+    throw FileError(
+      path: argument, expected: "a model file, beside which plans stand", found: "random weights")
   }
+  let store = ModelStore()
+  return PlanFile.calibratedPath(model: try store.locate(model), small: try store.locate(small), ratio: ratio)
+}
+
+/// Loads a model, with progress on standard error.
+func loadModel<B: Backend>(_ opened: OpenedModel, on backend: B) throws -> LanguageModel<B> {
+  let line = StatusLine()
+  defer { line.clear() }
+  return try LanguageModel(opened, backend: backend) { line.show("loading \(opened.name): \(Int($0 * 100))%") }
 }
 
 extension KVType: ExpressibleByArgument {}

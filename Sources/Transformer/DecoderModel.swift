@@ -40,6 +40,16 @@ public struct DecoderModel<B: Backend>: Sendable {
     _ batch: Batch, state: RunState<B>, borrowing: Borrowing<B>? = nil, lending: LentAttention<B>? = nil,
     depth: Int? = nil
   ) throws(DecoderError) {
+    try begin(batch, state: state)
+    let layers = min(depth ?? configuration.layerCount, configuration.layerCount)
+    try run(
+      0..<layers, of: batch, state: state, borrowing: borrowing, lending: lending, endsInAttention: depth != nil)
+    lending?.finishPass(rows: batch.tokens.count)
+  }
+
+  /// Makes room for the rows of a batch and embeds their tokens: what ``forward(_:state:borrowing:lending:depth:)`` does
+  /// before its first layer.
+  package func begin(_ batch: Batch, state: RunState<B>) throws(DecoderError) {
     try validate(batch, rowCapacity: state.rowCapacity)
     do throws(ComputeError) {
       for run in batch.runs { try state.store.extend(run.sequence, to: run.firstPosition + run.rows.count) }
@@ -47,10 +57,18 @@ public struct DecoderModel<B: Backend>: Sendable {
       throw .compute(error)
     }
     embed(batch.tokens, into: state.hidden)
+  }
+
+  /// Runs some layers on the hidden states in `state`, where `begin` has made room.
+  ///
+  /// - Parameter endsInAttention: whether the last of the layers ends after its attention.
+  package func run(
+    _ layers: Range<Int>, of batch: Batch, state: RunState<B>, borrowing: Borrowing<B>? = nil,
+    lending: LentAttention<B>? = nil, endsInAttention: Bool = false
+  ) throws(DecoderError) {
     let angles = RotaryAngles(
       positions: batch.positions, frequencies: frequencies, interleaved: configuration.rotary.interleaved)
-    let layers = min(depth ?? configuration.layerCount, configuration.layerCount)
-    for layer in 0..<layers {
+    for layer in layers {
       do throws(ComputeError) {
         try state.store.growWindows(batch.runs, layer: layer)
       } catch {
@@ -58,11 +76,27 @@ public struct DecoderModel<B: Backend>: Sendable {
       }
       attention(layer, batch: batch, angles: angles, state: state, borrowing: borrowing, lending: lending)
       state.store.trimWindows(batch.runs, layer: layer)
-      if depth != nil, layer == layers - 1 { break }
+      if endsInAttention, layer == layers.upperBound - 1 { break }
       projectAttention(layer, rows: batch.tokens.count, state: state)
       feedForward(layer, rows: batch.tokens.count, state: state)
     }
-    lending?.finishPass(rows: batch.tokens.count)
+  }
+
+  /// What an error of each query head's output counts in a layer's output: the square of the Frobenius norm of its slice
+  /// of W_O, `[H]`.
+  package func outputGains(layer: Int) throws(ComputeError) -> [Double] {
+    let shape = configuration.attention
+    let count = shape.queryHeads * shape.headDimension
+    let units = try backend.makeTensor(rows: count, columns: count)
+    backend.write((0..<count * count).map { $0 % (count + 1) == 0 ? 1 : 0 }, to: units)
+    let input = try backend.makeActivations(rows: count, columns: count)
+    let output = try backend.makeTensor(rows: count, columns: configuration.hiddenSize)
+    backend.prepare(units, rows: count, into: input)
+    backend.multiply(input, rows: count, [weights.layers[layer].attentionOutput(into: output)])
+    return (0..<shape.queryHeads).map { head in
+      backend.read(output, rows: head * shape.headDimension..<(head + 1) * shape.headDimension)
+        .reduce(0) { $0 + Double($1) * Double($1) }
+    }
   }
 
   /// The logits of rows of the last pass, `[rows, vocabulary]`, row after row.

@@ -12,10 +12,12 @@ public final class RunState<B: Backend> {
   /// Rows whose logits are computed together: the output matrix has many columns.
   public static var logitRows: Int { 32 }
 
-  let hidden: B.Tensor  // [rows, E]
+  /// What the next layer reads, and after the last one the model's output, [rows, E].
+  package let hidden: B.Tensor
   let query: B.Tensor  // [rows, H·D]
   let key: B.Tensor  // [rows, G·D]
-  let value: B.Tensor  // [rows, G·D]
+  /// The newest layer's values, [rows, G·D].
+  package let value: B.Tensor
   let attended: B.Tensor  // [rows, H·D]
   let logSumExp: B.Tensor  // [rows, H]
   let gate: B.Tensor  // [rows, F]

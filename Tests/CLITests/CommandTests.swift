@@ -45,6 +45,8 @@ struct CommandTests {
     let path = NSTemporaryDirectory() + "kindred-commands-\(ProcessInfo.processInfo.processIdentifier)"
     try? FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     try? Data("no model at all\n".utf8).write(to: URL(fileURLWithPath: path + "/text.gguf"))
+    try? Data().write(to: URL(fileURLWithPath: path + "/empty.txt"))
+    try? Data([0x89, 0x50, 0, 0xff]).write(to: URL(fileURLWithPath: path + "/binary.txt"))
     for (name, layers) in [("plan", 1), ("other", 2)] {
       try? Data(planText(layers: layers).utf8).write(to: URL(fileURLWithPath: path + "/\(name).json"))
     }
@@ -52,6 +54,10 @@ struct CommandTests {
   }()
 
   static let tiny = "random:qwen2-0.5b:layers=1"
+
+  static func calibrate(_ text: String, _ options: String...) -> [String] {
+    ["calibrate", "-m", tiny, "-s", tiny, "--text", text, "-o", folder + "/calibrated.json"] + options
+  }
 
   /// A plan for models of the tiny one's heads: the second KV head keeps 4 sinks and 16 positions.
   static func planText(layers: Int) -> String {
@@ -96,6 +102,17 @@ struct CommandTests {
     (["bench", "-m", tiny, "-s", tiny, "--explain", "--ratio", "0", "--prompt-tokens", "30"], 1, "no map"),
     (["evaluate", "perplexity", "-m", tiny, "--data", "/no/such/text"], 1, "/no/such/text"),
     (["evaluate", "perplexity", "-m", tiny, "--data", "x", "--stride", "0"], 64, "stride"),
+    (calibrate("x", "--ratio", "1.5"), 64, "ratio: expected a number from 0 to 1, found 1.5"),
+    (calibrate("x", "--ratio", "0.5", "--max-kl", "1"), 64, "found several"),
+    (calibrate("x", "--near-window", "-1"), 64, "near-window"),
+    (calibrate("x", "--sinks", "-1"), 64, "sinks"),
+    (calibrate("x", "--mixture", "0"), 64, "mixture"),
+    (calibrate("x", "--tokens", "100"), 64, "tokens"),
+    (calibrate("x", "--kv-budget", "-5"), 64, "kv-budget"),
+    (calibrate("/no/such/text"), 1, "/no/such/text"),
+    (calibrate(folder + "/empty.txt"), 1, "found an empty one"),
+    (calibrate(folder + "/binary.txt"), 1, "no UTF-8"),
+    (calibrate(folder + "/text.gguf"), 1, "random weights"),
   ])
   func mistakesGetOneLine(arguments: [String], code: Int32, text: String) throws {
     let outcome = try run(arguments)

@@ -1,0 +1,262 @@
+// Choosing units by measurement: in rounds, each of which measures every unit that is left beside those that are chosen
+// already and then takes the best few.
+
+import Foundation
+import KindredAttention
+import KindredCompute
+import KindredTransformer
+
+/// The part of a calibration that chooses units, given their mixtures.
+package struct UnitChoice<B: Backend> {
+  package let calibration: Calibration<B>
+  package let fits: [[MixtureFit]]
+  package let meter: WorkMeter
+
+  private var journal: CalibrationJournal { calibration.journal }
+  private var unitCount: Int { calibration.units.count }
+
+  /// Units that are taken between measurements, as a share of all.
+  private static var roundShare: Double { 0.25 }
+
+  private static func roundSize(_ units: Int) -> Int { max(1, Int((roundShare * Double(units)).rounded(.up))) }
+
+  /// The sizes of what is mapped already at each measurement, for `wanted` units to be mapped in the end.
+  package static func rounds(units: Int, wanted: Int) -> [Int] {
+    // The last units need no choice.
+    wanted >= units ? [] : Array(stride(from: 0, to: wanted, by: roundSize(units)))
+  }
+
+  package func choose() throws -> CalibrationResult {
+    switch calibration.options.budget {
+    case .ratio(let ratio):
+      return try result(try order(try calibration.count(of: ratio)))
+    case .bytes(let limit):
+      let order = try order(unitCount)
+      guard let count = (0...unitCount).first(where: { bytes(order.prefix($0).map(\.unit)) <= limit }) else {
+        let least = (0...unitCount).map { bytes(order.prefix($0).map(\.unit)) }.min() ?? 0
+        throw CalibrationError(
+          description: "kv-budget: expected at least \(least) bytes, which mapping can reach for "
+            + "\(calibration.options.context) tokens in both models, found \(limit)")
+      }
+      return try result(Array(order.prefix(count)))
+    case .divergence(let limit):
+      return try largest(under: limit)
+    }
+  }
+
+  /// A unit, and the KL expected with it and all before it where that was found.
+  package typealias Step = (unit: Int, divergence: Double?)
+
+  /// Units in the order in which they are mapped.
+  private func order(_ count: Int) throws -> [Step] {
+    if count >= unitCount { return (0..<unitCount).map { ($0, nil) } }
+    var steps: [Step] = []
+    while steps.count < count {
+      steps += try round(beside: steps.map(\.unit), count: min(Self.roundSize(unitCount), count - steps.count))
+    }
+    return steps
+  }
+
+  /// The next units beside `base`.
+  private func round(beside base: [Int], count: Int) throws -> [Step] {
+    let measured = try measurements(beside: base)
+    return measured.order(count).map { (measured.candidates[$0.index], Optional($0.divergence)) }
+  }
+
+  /// The longest order whose divergence on windows kept back stays under `limit`.
+  private func largest(under limit: Double) throws -> CalibrationResult {
+    var steps: [Step] = []
+    var low = 0
+    while steps.count < unitCount {
+      steps += try round(beside: steps.map(\.unit), count: min(Self.roundSize(unitCount), unitCount - steps.count))
+      guard try keptBack(steps.map(\.unit)).divergence <= limit else { break }
+      low = steps.count
+    }
+    var high = steps.count + (low == steps.count ? 1 : 0)
+    while high - low > 1 {
+      let middle = (low + high) / 2
+      if try keptBack(steps.prefix(middle).map(\.unit)).divergence <= limit { low = middle } else { high = middle }
+    }
+    return try result(Array(steps.prefix(low)))
+  }
+
+  private func result(_ steps: [Step]) throws -> CalibrationResult {
+    let mapped = steps.map(\.unit)
+    let measured = try keptBack(mapped)
+    let unmapped = try keptBack([])
+    return CalibrationResult(
+      plan: calibration.plan(mapped, fits: fits), mappedUnits: mapped.count, unitCount: calibration.allUnits,
+      divergence: measured.divergence, expectedDivergence: steps.isEmpty ? 0 : steps[steps.count - 1].divergence,
+      perplexityFactor: exp(measured.nll - unmapped.nll), kvBytes: bytes(mapped), unmappedKVBytes: bytes([]))
+  }
+
+  // MARK: Measuring
+
+  /// Divergence and log-likelihood on windows kept back, on average.
+  private func keptBack(_ mapped: [Int]) throws -> (divergence: Double, nll: Double) {
+    let windows = calibration.keptBackWindows
+    let summaries = try windows.map { window in
+      try WindowMeasurement(self, window: window).summary(mapped)
+    }
+    return (
+      summaries.reduce(0) { $0 + $1.divergence } / Double(windows.count),
+      summaries.reduce(0) { $0 + $1.nll } / Double(windows.count)
+    )
+  }
+
+  /// Every unit that is left beside `base`, on average over the windows that choose.
+  private func measurements(beside base: [Int]) throws -> UnitMeasurements {
+    let windows = calibration.choosingWindows
+    let candidates = (0..<unitCount).filter { !base.contains($0) }
+    var total = UnitMeasurements(
+      base: base.sorted(), baseDivergence: 0, candidates: candidates,
+      divergences: Array(repeating: 0, count: candidates.count),
+      pairs: Array(repeating: Array(repeating: 0, count: candidates.count), count: candidates.count))
+    let share = 1 / Double(windows.count)
+    for window in windows {
+      let measurement = WindowMeasurement(self, window: window)
+      let work = calibration.roundWork(candidates: candidates.count) / Double(windows.count * candidates.count)
+      let summaries = try measurement.summaries(beside: base, candidates: candidates) { number, isNew in
+        guard isNew else { return meter.skip(work) }
+        try meter.add(
+          work, "measuring units beside \(base.count) of \(unitCount): \(number) of \(candidates.count)")
+      }
+      let unmapped = try measurement.summary([])
+      let before = try measurement.summary(base)
+      total.baseDivergence += share * before.divergence
+      let changes = summaries.map { Self.change($0, from: before, unmapped: unmapped) }
+      let rows = Double(calibration.scoredRows.count)
+      for index in candidates.indices {
+        total.divergences[index] += share * summaries[index].divergence
+        for other in candidates.indices {
+          total.pairs[index][other] += share * product(changes[index], changes[other]) / rows
+        }
+      }
+    }
+    return total
+  }
+
+  /// The change of log-probabilities, each times the root of half the unmapped model's probability: products of two are
+  /// ½ E_p r_u r_v, summed over rows.
+  private static func change(
+    _ summary: PredictionSummary, from before: PredictionSummary, unmapped: PredictionSummary
+  ) -> [Float] {
+    unmapped.logProbabilities.indices.map { index in
+      (summary.logProbabilities[index] - before.logProbabilities[index])
+        * exp(0.5 * unmapped.logProbabilities[index]) * Float(0.5).squareRoot()
+    }
+  }
+
+  private func product(_ a: [Float], _ b: [Float]) -> Double {
+    zip(a, b).reduce(0) { $0 + Double($1.0 * $1.1) }
+  }
+
+  // MARK: Bytes
+
+  /// Bytes of both models' caches for a sequence as long as the context.
+  private func bytes(_ mapped: [Int]) -> Int {
+    let options = calibration.options
+    let plan = calibration.plan(mapped, fits: fits)
+    let large = calibration.pair.large.configuration
+    let unit = options.context * large.attention.headDimension * options.kvType.byteCount
+    let near = options.near.map { min(options.context, $0.positions + $0.sinks) } ?? 0
+    let own = plan.units.joined().reduce(0) { total, attention in
+      let keys = attention == .own ? unit : unit / options.context * near
+      // Where far positions count nothing, their values are not stored.
+      if case .mapped(_, .nothing) = attention { return total + 2 * keys }
+      return total + keys + unit
+    }
+    let lender = calibration.pair.small?.configuration.attention
+    let lent = plan.lenderDepth * 2 * options.context * (lender.map { $0.kvHeads * $0.headDimension } ?? 0)
+    return own + lent * options.kvType.byteCount
+  }
+}
+
+/// Measurements on one window; what the journal has is not measured again.
+private final class WindowMeasurement<B: Backend> {
+  private let choice: UnitChoice<B>
+  private let window: Int
+  private var run: WindowRun<B>?
+  private var reference: ReferencePredictions<B>?
+
+  init(_ choice: UnitChoice<B>, window: Int) {
+    self.choice = choice
+    self.window = window
+  }
+
+  private var calibration: Calibration<B> { choice.calibration }
+
+  private func key(_ mapped: [Int]) -> CalibrationJournal.Measurement {
+    CalibrationJournal.Measurement(window: window, units: mapped.sorted())
+  }
+
+  /// The models' state for the window, and the unmapped model's predictions.
+  private func prepared() throws -> (run: WindowRun<B>, reference: ReferencePredictions<B>) {
+    if let run, let reference { return (run, reference) }
+    let run = try WindowRun(calibration.windows[window], pair: calibration.pair)
+    let state = try run.run(calibration.plan([], fits: choice.fits))
+    let reference = ReferencePredictions(
+      calibration.pair.large, state: state, tokens: run.tokens, rows: calibration.scoredRows)
+    if calibration.journal[key([])] == nil { try calibration.journal.note(reference.summary, of: key([])) }
+    self.run = run
+    self.reference = reference
+    return (run, reference)
+  }
+
+  /// With some units mapped.
+  func summary(_ mapped: [Int]) throws -> PredictionSummary {
+    if let found = calibration.journal[key(mapped)] { return found }
+    let (run, reference) = try prepared()
+    if mapped.isEmpty { return reference.summary }
+    let summary = reference.summarize(try run.run(calibration.plan(mapped, fits: choice.fits)))
+    try calibration.journal.note(summary, of: key(mapped))
+    try choice.meter.add(1, "measuring the plan")
+    return summary
+  }
+
+  /// With each of `candidates` mapped beside `base`; `progress` is called with how many are done and whether the last
+  /// one was measured now. Layers below a candidate's do not differ from the base's and are not
+  /// run again.
+  func summaries(
+    beside base: [Int], candidates: [Int], progress: (Int, _ isNew: Bool) throws -> Void
+  ) throws -> [PredictionSummary] {
+    var hidden: [[Float]]?
+    return try candidates.enumerated().map { number, candidate in
+      let mapped = base + [candidate]
+      if let found = calibration.journal[key(mapped)] {
+        try progress(number + 1, false)
+        return found
+      }
+      let (run, reference) = try prepared()
+      let large = calibration.pair.large
+      if hidden == nil {
+        var inputs: [[Float]] = []
+        let state = try run.run(calibration.plan(base, fits: choice.fits)) { state in
+          inputs.append(large.backend.read(state.hidden, rows: 0..<run.tokens.count))
+        }
+        if calibration.journal[key(base)] == nil {
+          try calibration.journal.note(reference.summarize(state), of: key(base))
+        }
+        hidden = inputs
+      }
+      let plan = calibration.plan(mapped, fits: choice.fits)
+      let layer = plan.lowestSource(from: calibration.units[candidate].layer)
+      let state = try run.run(plan, from: layer, hidden: hidden?[layer] ?? [])
+      let summary = reference.summarize(state)
+      try calibration.journal.note(summary, of: key(mapped))
+      try progress(number + 1, true)
+      return summary
+    }
+  }
+}
+
+extension AttentionPlan {
+  /// The highest layer, up to `layer`, from which on no layer uses the rows of one below it.
+  package func lowestSource(from layer: Int) -> Int {
+    var lowest = layer
+    for index in units.indices.reversed() where index >= lowest {
+      for case .mapped(_, .layer(let source)) in units[index] { lowest = min(lowest, source) }
+    }
+    return lowest
+  }
+}

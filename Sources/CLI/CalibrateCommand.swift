@@ -1,0 +1,221 @@
+// `kindred calibrate`: makes a plan from text.
+
+import ArgumentParser
+import Foundation
+import Kindred
+import KindredAttentionMapping
+
+struct CalibrateCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "calibrate",
+    abstract: "Makes a plan by which a large model borrows a small one's attention.",
+    discussion: """
+      Mixtures of small heads are fitted to what each unit of the large model attends to in a text; units are then \
+      chosen by the divergence that mapping them causes. Findings are kept in a journal beside the plan: an \
+      interrupted calibration goes on where it stopped, and another budget with the same --journal measures only what \
+      is new.
+      """)
+
+  @Option(name: [.short, .customLong("model")], help: ArgumentHelp("The large model.", valueName: "model"))
+  var model: String
+
+  @Option(
+    name: [.short, .customLong("small")],
+    help: ArgumentHelp("The small model; needed unless --far says otherwise.", valueName: "model"))
+  var small: String?
+
+  @Option(help: ArgumentHelp("A text; several are used in equal parts.", valueName: "file"))
+  var text: [String]
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Share of units that are mapped, 0 to 1 (default: \(defaultRatio)).", valueName: "share"))
+  var ratio: Double?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "Map until both models' caches fit for a sequence of the context.", valueName: "bytes"))
+  var kvBudget: Int?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Map as much as stays under this divergence, in nats a token.", valueName: "nats"))
+  var maxKl: Double?
+
+  @Option(parsing: .unconditional, help: "Newest positions with keys of their own; 0 for none.")
+  var nearWindow = 64
+
+  @Option(parsing: .unconditional, help: "First positions with keys of their own, with a near window.")
+  var sinks = 4
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      What positions outside of the near window borrow: small (mixtures of the small model's heads), layer (rows of the \
+      nearest lower layer with keys, as Shared Attention does) or nothing (as StreamingLLM does).
+      """))
+  var far = CalibrationOptions.Source.small
+
+  @Option(help: "What is mapped together.")
+  var unit = CalibrationOptions.Granularity.group
+
+  @Option(parsing: .unconditional, help: "Small heads of one mixture, at most.")
+  var mixture = 4
+
+  @Option(parsing: .unconditional, help: "Tokens of text.")
+  var tokens = 16_384
+
+  @Option(parsing: .unconditional, help: "Tokens of a window: the length for which the plan is made.")
+  var context = 1_024
+
+  @Option(help: "Chooses windows and rows of the text.")
+  var seed: UInt64 = 0
+
+  @Option(help: "The type of stored keys and values.")
+  var kvType: KVType = .f16
+
+  @Option(help: "Threads to compute with (default: physical cores).")
+  var threads: Int?
+
+  @Option(
+    name: .shortAndLong,
+    help: ArgumentHelp(
+      "Where the plan goes (default: beside the large model, where --recipe calibrated finds it).", valueName: "file"))
+  var output: String?
+
+  @Option(help: ArgumentHelp("Where findings are kept (default: beside the plan).", valueName: "file"))
+  var journal: String?
+
+  @Flag(help: "Print the result as one JSON object.")
+  var json = false
+
+  func validate() throws {
+    if [ratio != nil, kvBudget != nil, maxKl != nil].count(where: \.self) > 1 {
+      throw ValidationError("expected one of --ratio, --kv-budget and --max-kl, found several")
+    }
+    if nearWindow < 0 { throw ValidationError("--near-window: expected 0 or more positions, found \(nearWindow)") }
+    if let threads, !(1...1024).contains(threads) {
+      throw ValidationError("--threads: expected 1 to 1024, found \(threads)")
+    }
+    if (small == nil) == (far == .small) {
+      throw ValidationError(
+        far == .small
+          ? "--small: expected a small model (-s) to borrow from, found none"
+          : "--small: expected none with --far \(far.rawValue), found one")
+    }
+    if output == nil, kvBudget != nil || maxKl != nil || far != .small {
+      throw ValidationError("--output: expected a file for a plan that no ratio of small heads names, found none")
+    }
+    if let problem = options.problem { throw ValidationError("--\(problem)") }
+  }
+
+  private var options: CalibrationOptions {
+    var options = CalibrationOptions()
+    options.tokens = tokens
+    options.context = context
+    options.mixture = mixture
+    options.near = nearWindow == 0 ? nil : NearWindow(positions: nearWindow, sinks: sinks)
+    options.far = far
+    options.granularity = unit
+    options.budget = .ratio(ratio ?? defaultRatio)
+    if let kvBudget { options.budget = .bytes(kvBudget) }
+    if let maxKl { options.budget = .divergence(maxKl) }
+    options.seed = seed
+    options.kvType = kvType
+    return options
+  }
+
+  func run() throws {
+    let output = try output ?? calibratedPlanPath(model: model, small: small ?? "", ratio: ratio ?? defaultRatio)
+    let texts = try text.map { try readCalibrationText($0) }
+    let backend = try CPUBackend(threads: threads)
+    let large = try loadModel(openModel(model), on: backend)
+    let smallModel = try small.map { try loadModel(openModel($0), on: backend) }
+    if let smallModel { try large.requireVocabulary(of: smallModel) }
+    guard let tokenizer = large.tokenizer else { throw PromptError.noTokenizer(model: large.name) }
+    let calibration = try Calibration(
+      large: large.decoder, small: smallModel?.decoder, texts: texts.map { tokenizer.encode($0) }, options: options,
+      names: [large.name, smallModel?.name ?? ""], journalPath: journal ?? output + ".journal")
+    let start = ContinuousClock.now
+    let line = StatusLine()
+    var first: Double?
+    let result = try calibration.run { progress in
+      // What an earlier run has done took no time of this one.
+      let begin = first ?? 0
+      if first == nil { first = progress.share }
+      let passed = (ContinuousClock.now - start).seconds
+      let left = progress.share > begin ? passed * (1 - progress.share) / (progress.share - begin) : 0
+      line.show("\(Int(100 * progress.share))%, \(Int(left)) s left: \(progress.step)")
+    }
+    line.clear()
+    // A plan that uses no small head fits any.
+    let lender = result.plan.lentHeads.isEmpty ? nil : smallModel?.planned
+    try PlanFile(large: large.planned, small: lender, plan: result.plan, notes: notes(result)).write(to: output)
+    try report(result, of: output, seconds: (ContinuousClock.now - start).seconds)
+  }
+
+  /// How the plan was made, for the plan file.
+  private func notes(_ result: CalibrationResult) -> [String: String] {
+    [
+      "made by": "kindred calibrate",
+      "text": text.map { URL(fileURLWithPath: $0).lastPathComponent }.joined(separator: ", "),
+      "options": "\(tokens) tokens in windows of \(context), near window \(nearWindow) and \(sinks) sinks, "
+        + "far \(far.rawValue), \(mixture) heads a mixture, unit \(unit.rawValue), seed \(seed)",
+      "divergence": "\(result.divergence.formatted(digits: 5)) nats a token on windows kept back",
+    ]
+  }
+
+  private func report(_ result: CalibrationResult, of output: String, seconds: Double) throws {
+    if json {
+      return try printJSON(
+        CalibrationReport(
+          plan: output, mappedUnits: result.mappedUnits, units: result.unitCount, kl: result.divergence,
+          expectedKl: result.expectedDivergence, perplexityFactor: result.perplexityFactor, kvBytes: result.kvBytes,
+          unmappedKvBytes: result.unmappedKVBytes, seconds: seconds))
+    }
+    let percent = 100 * Double(result.mappedUnits) / Double(result.unitCount)
+    print("\(output): \(result.mappedUnits) of \(result.unitCount) units mapped (\(percent.formatted(digits: 1))%)")
+    print(
+      "on text kept back: KL \(result.divergence.formatted(digits: 4)), "
+        + "perplexity × \(result.perplexityFactor.formatted(digits: 4))"
+        + (result.expectedDivergence.map { "; KL expected \($0.formatted(digits: 4))" } ?? ""))
+    print("KV cache at \(context) tokens \(byteText(result.kvBytes)), unmapped \(byteText(result.unmappedKVBytes))")
+    print("\(Int(seconds)) s")
+  }
+}
+
+/// The result as JSON.
+private struct CalibrationReport: Encodable {
+  let plan: String
+  let mappedUnits: Int
+  let units: Int
+  let kl: Double
+  let expectedKl: Double?
+  let perplexityFactor: Double
+  let kvBytes: Int
+  let unmappedKvBytes: Int
+  let seconds: Double
+
+  private enum CodingKeys: String, CodingKey {
+    case plan, units, kl, seconds
+    case mappedUnits = "mapped_units"
+    case expectedKl = "expected_kl"
+    case perplexityFactor = "perplexity_factor"
+    case kvBytes = "kv_bytes"
+    case unmappedKvBytes = "kv_bytes_unmapped"
+  }
+}
+
+extension CalibrationOptions.Granularity: ExpressibleByArgument {}
+extension CalibrationOptions.Source: ExpressibleByArgument {}
+
+/// The text of a file that must be one: UTF-8 without zero bytes, and not empty.
+func readCalibrationText(_ path: String) throws -> String {
+  let data = Data(try readText(path).utf8)
+  if data.isEmpty { throw FileError(path: path, found: "an empty one") }
+  if data.contains(0) || String(decoding: data, as: UTF8.self).contains("\u{FFFD}") {
+    throw FileError(path: path, found: "bytes that are no UTF-8")
+  }
+  return String(decoding: data, as: UTF8.self)
+}

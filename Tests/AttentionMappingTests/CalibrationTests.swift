@@ -1,0 +1,381 @@
+// Calibration of the tiny pair: sums against their definitions, the same plan every time, with and without
+// interruption, and budgets that are kept.
+
+import Foundation
+import KindredAttention
+import KindredAttentionMapping
+import KindredCompute
+import KindredKVStore
+import KindredTransformer
+import Testing
+
+/// A folder that goes when the test ends.
+private final class TemporaryFolder {
+  let path = NSTemporaryDirectory() + "kindred-calibration-\(UUID().uuidString)"
+
+  init() throws { try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true) }
+  deinit { try? FileManager.default.removeItem(atPath: path) }
+
+  func file(_ name: String) -> String { path + "/" + name }
+}
+
+private struct Interruption: Error {}
+
+@Suite struct CandidateSumsTests {
+  /// The definitions, in double, from whole maps.
+  private struct Definition {
+    let candidates: [[[Double]]]  // C, [R][candidates][rows · D]
+    let targets: [[Double]]  // T, [R][rows · D]
+  }
+
+  private func definition(
+    _ pair: TinyPair, rows: [Int], near: NearWindow?, layer: Int, group: Int, own: LentAttention<CPUBackend>,
+    lent: LentAttention<CPUBackend>, values: [Float]
+  ) throws -> Definition {
+    let shape = pair.large.configuration.attention
+    let small = pair.small.configuration
+    func map(_ attention: LentAttention<CPUBackend>, _ head: HeadIndex) throws -> [[Double]] {
+      let run = SequenceRows(sequence: 0, rows: 0..<60, firstPosition: 0)
+      let tiles = pair.large.backend.read(try attention.rows(of: head, runs: [run]), rows: 0..<60)
+      return rows.map { row in (0...row).map { Double(tiles[row * 64 + $0]) } }
+    }
+    func output(_ weights: [[Double]]) -> [[Double]] {
+      weights.map { row in
+        (0..<shape.headDimension).map { column in
+          row.indices.reduce(0) { total, position in
+            let value = values[(position * shape.kvHeads + group) * shape.headDimension + column]
+            return total + row[position] * Double(value)
+          }
+        }
+      }
+    }
+    func isFar(_ position: Int, of row: Int) -> Bool { near?.far(of: row).contains(position) ?? true }
+    let lentMaps = try (0..<small.layerCount).flatMap { layer in
+      try (0..<small.attention.queryHeads).map { try map(lent, HeadIndex(layer: layer, head: $0)) }
+    }
+    let far = lentMaps.map { map in
+      zip(rows, map).map { row, weights in weights.indices.map { isFar($0, of: row) ? weights[$0] : 0 } }
+    }
+    var candidates: [[[Double]]] = []
+    var targets: [[Double]] = []
+    for head in group * shape.groupSize..<(group + 1) * shape.groupSize {
+      let whole = try map(own, HeadIndex(layer: layer, head: head))
+      let nearOutput = output(
+        zip(rows, whole).map { row, weights in
+          guard near != nil else { return weights.map { _ in 0 } }
+          let kept = weights.indices.map { isFar($0, of: row) ? 0 : weights[$0] }
+          let sum = kept.reduce(0, +)
+          return kept.map { $0 / sum }
+        })
+      targets.append(zip(output(whole), nearOutput).flatMap { zip($0, $1).map { $0 - $1 } })
+      candidates.append(
+        far.map { map in
+          zip(zip(output(map), map), nearOutput).flatMap { part, near in
+            let mass = part.1.reduce(0, +)
+            return zip(part.0, near).map { $0 - mass * $1 }
+          }
+        })
+    }
+    return Definition(candidates: candidates, targets: targets)
+  }
+
+  @Test(arguments: InstructionSet.available, [nil, NearWindow(positions: 9, sinks: 2), NearWindow(positions: 1)])
+  func sumsAreThoseOfTheDefinitions(set: InstructionSet, near: NearWindow?) throws {
+    let pair = try TinyPair(set: set)
+    let own = try pair.record(pair.largeState, layers: 3)
+    let lent = try pair.record(pair.smallState, layers: 2)
+    try pair.small.forward(pair.batch(0..<60), state: pair.smallState, lending: lent)
+    try pair.large.begin(pair.batch(0..<60), state: pair.largeState)
+    var values: [[Float]] = []
+    for layer in 0..<3 {
+      try pair.large.run(layer..<layer + 1, of: pair.batch(0..<60), state: pair.largeState, lending: own)
+      values.append(pair.large.backend.read(pair.largeState.value, rows: 0..<60))
+    }
+    // More rows than are held together, in two calls.
+    let rows = [0, 3, 11, 12] + Array(20..<60)
+    var sums = CandidateSums<CPUBackend>(
+      large: pair.large.configuration, small: pair.small.configuration, near: near, backend: pair.large.backend)
+    try sums.add(rows: Array(rows[..<5]), own: own, values: values, lent: lent)
+    try sums.add(rows: Array(rows[5...]), own: own, values: values, lent: lent)
+    func dot(_ a: [Double], _ b: [Double]) -> Double { zip(a, b).reduce(0) { $0 + $1.0 * $1.1 } }
+    for layer in 0..<3 {
+      for group in 0..<2 {
+        let definition = try definition(
+          pair, rows: rows, near: near, layer: layer, group: group, own: own, lent: lent, values: values[layer])
+        let unit = sums.units[layer][group]
+        for head in 0..<3 {
+          let (candidates, target) = (definition.candidates[head], definition.targets[head])
+          let tolerance = 1e-4 * candidates.reduce(1e-3) { max($0, dot($1, $1)) }
+          #expect(abs(Double(unit.square[head]) - dot(target, target)) < tolerance)
+          for a in 0..<8 {
+            #expect(abs(Double(unit.cross[head][a]) - dot(candidates[a], target)) < tolerance)
+            for b in 0..<8 {
+              #expect(abs(Double(unit.gram[head][a * 8 + b]) - dot(candidates[a], candidates[b])) < tolerance)
+            }
+          }
+        }
+      }
+    }
+    var restored = CandidateSums<CPUBackend>(
+      large: pair.large.configuration, small: pair.small.configuration, near: near, backend: pair.large.backend)
+    let isRestored = restored.restore(sums.stored)
+    #expect(isRestored)
+    #expect(restored.units == sums.units)
+    let isCutRestored = restored.restore(sums.stored.dropLast(4))
+    #expect(!isCutRestored)
+  }
+}
+
+@Suite struct CalibrationTests {
+  /// Texts that leave the pair something to attend to.
+  private static let texts: [[Int32]] = (0..<2).map { number in
+    var random = SeededGenerator(seed: UInt64(number))
+    return (0..<200).map { _ in Int32.random(in: 0..<101, using: &random) }
+  }
+
+  private static func options(_ change: (inout CalibrationOptions) -> Void = { _ in }) -> CalibrationOptions {
+    var options = CalibrationOptions()
+    options.tokens = 240
+    options.context = 48
+    options.near = NearWindow(positions: 8, sinks: 2)
+    options.mixture = 2
+    change(&options)
+    return options
+  }
+
+  private static func calibration(
+    _ options: CalibrationOptions, journal: String, texts: [[Int32]] = texts
+  ) throws -> Calibration<CPUBackend> {
+    let pair = try TinyPair(set: .generic)
+    return try Calibration(
+      large: pair.large, small: options.far == .small ? pair.small : nil, texts: texts, options: options,
+      names: ["large", "small"], journalPath: journal)
+  }
+
+  @Test(arguments: [0.0, 0.3, 0.5, 1], CalibrationOptions.Granularity.allCases)
+  func ratiosAreKept(ratio: Double, granularity: CalibrationOptions.Granularity) throws {
+    let folder = try TemporaryFolder()
+    let result = try Self.calibration(
+      Self.options {
+        $0.budget = .ratio(ratio)
+        $0.granularity = granularity
+      }, journal: folder.file("journal")
+    ).run()
+    let units = granularity == .group ? 6 : 3
+    #expect(result.unitCount == units)
+    #expect(result.mappedUnits == Int((ratio * Double(units)).rounded()))
+    #expect(result.plan.mappedUnits.count == result.mappedUnits * 6 / units)
+    #expect((result.divergence == 0) == (ratio == 0))
+    #expect((result.perplexityFactor == 1) == (ratio == 0))
+    #expect(result.plan.units.joined().allSatisfy { $0 == .own || $0.near == NearWindow(positions: 8, sinks: 2) })
+  }
+
+  @Test func pureMappingKeepsNoKeysAndRowsThatSumToOne() throws {
+    let folder = try TemporaryFolder()
+    let result = try Self.calibration(
+      Self.options {
+        $0.near = nil
+        $0.budget = .ratio(0.5)
+      }, journal: folder.file("journal")
+    ).run()
+    #expect(result.mappedUnits == 3)
+    for unit in result.plan.units.joined() where unit != .own {
+      guard case .mapped(nil, .small(let mixture)) = unit else {
+        Issue.record("\(unit)")
+        continue
+      }
+      #expect((1...2).contains(mixture.heads.count))
+      for row in mixture.weights {
+        #expect(row.allSatisfy { $0 >= 0 } && abs(row.reduce(0, +) - 1) < 1e-5)
+      }
+    }
+  }
+
+  /// Units are borrowed from the nearest lower layer that keeps its keys, or count nothing far away.
+  @Test(arguments: [CalibrationOptions.Source.layer, .nothing], [nil, NearWindow(positions: 8, sinks: 2)])
+  func plansNeedNoSmallModel(far: CalibrationOptions.Source, near: NearWindow?) throws {
+    let folder = try TemporaryFolder()
+    let options = Self.options {
+      $0.far = far
+      $0.near = near
+    }
+    guard far == .layer || near != nil else {
+      #expect(throws: CalibrationError.self) { try Self.calibration(options, journal: folder.file("journal")) }
+      return
+    }
+    let result = try Self.calibration(options, journal: folder.file("journal")).run()
+    #expect(result.mappedUnits == 3)
+    #expect(result.divergence > 0)
+    let units = result.plan.units
+    for (layer, group) in result.plan.mappedUnits {
+      #expect(units[layer][group].near == near)
+      guard case .mapped(_, let found) = units[layer][group] else { continue }
+      let lower = (0..<layer).last { units[$0][group] == .own }
+      #expect(found == (far == .nothing ? .nothing : .layer(lower ?? -1)))
+    }
+    let all = Self.options {
+      $0.far = far
+      $0.near = near
+      $0.budget = .ratio(1)
+    }
+    let calibration = try Self.calibration(all, journal: folder.file("all"))
+    if far == .layer {
+      #expect(throws: CalibrationError.self) { try calibration.run() }
+    } else {
+      #expect(try calibration.run().mappedUnits == 6)
+    }
+  }
+
+  /// Layers that do not differ need not run again.
+  @Test(arguments: [
+    AttentionPlan.Unit.mapped(near: NearWindow(positions: 8, sinks: 2), far: .layer(1)),
+    .mapped(near: nil, far: .layer(1)), .mapped(near: NearWindow(positions: 8), far: .nothing),
+    .borrowed([HeadIndex(layer: 0, head: 1), HeadIndex(layer: 1, head: 3), HeadIndex(layer: 0, head: 1)]),
+  ])
+  func runsFromALayerOnEqualWholeRuns(unit: AttentionPlan.Unit) throws {
+    let pair = try TinyPair(set: .generic)
+    let run = try WindowRun(
+      Array(Self.texts[0].prefix(48)), pair: CalibrationPair(large: pair.large, small: pair.small, kvType: .f16))
+    var plan = AttentionPlan.own(layers: 3, kvHeads: 2)
+    var inputs: [[Float]] = []
+    let unmapped = try run.run(plan) { inputs.append(pair.large.backend.read($0.hidden, rows: 0..<48)) }
+    plan.units[2][1] = unit
+    let whole = try run.run(plan)
+    let layer = plan.lowestSource(from: 2)
+    #expect(layer == (plan.sharedHeads(groupSize: 3).isEmpty ? 2 : 1))
+    let part = try run.run(plan, from: layer, hidden: inputs[layer])
+    let rows = { (state: RunState<CPUBackend>) in pair.large.backend.read(state.hidden, rows: 0..<48) }
+    #expect(rows(part) == rows(whole))
+    #expect(rows(whole) != rows(unmapped))
+  }
+
+  @Test func theSameInputsMakeTheSamePlan() throws {
+    let folder = try TemporaryFolder()
+    let plans = try (0..<2).map { try Self.calibration(Self.options(), journal: folder.file("\($0)")).run().plan }
+    #expect(plans[0] == plans[1])
+    #expect(
+      try Data(contentsOf: URL(fileURLWithPath: folder.file("0")))
+        == Data(contentsOf: URL(fileURLWithPath: folder.file("1"))))
+    let windows = try (0..<2).map { seed in
+      try Calibration<CPUBackend>.windows(of: Self.texts, options: Self.options { $0.seed = UInt64(seed) })
+    }
+    #expect(windows[0] != windows[1])
+  }
+
+  /// Interrupted after each piece of work in turn, a calibration ends with the plan and the journal of one that was not.
+  @Test func interruptedCalibrationsGoOn() throws {
+    let folder = try TemporaryFolder()
+    let whole = try Self.calibration(Self.options(), journal: folder.file("whole")).run()
+    var pieces = 0
+    while true {
+      let calibration = try Self.calibration(Self.options(), journal: folder.file("part"))
+      var done = 0
+      do {
+        let result = try calibration.run { _ in
+          done += 1
+          if done > 1 { throw Interruption() }
+        }
+        #expect(result.plan == whole.plan)
+        #expect(result.divergence == whole.divergence)
+        break
+      } catch is Interruption { pieces += 1 }
+      try #require(pieces < 100)
+    }
+    #expect(pieces > 5)
+    // Nothing was measured twice.
+    #expect(
+      try Set(String(contentsOfFile: folder.file("part"), encoding: .utf8).split(separator: "\n"))
+        == Set(String(contentsOfFile: folder.file("whole"), encoding: .utf8).split(separator: "\n")))
+    #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted() == ["part", "whole"])
+  }
+
+  /// Wherever the journal was cut off, what is left of it is used and the rest is found again.
+  @Test func journalsThatWereCutOffAreReadAsFarAsTheyGo() throws {
+    let folder = try TemporaryFolder()
+    let whole = try Self.calibration(Self.options(), journal: folder.file("whole")).run()
+    let content = try Data(contentsOf: URL(fileURLWithPath: folder.file("whole")))
+    for share in [0, 1, 40, 75, 99] {
+      try content.prefix(content.count * share / 100).write(to: URL(fileURLWithPath: folder.file("cut")))
+      #expect(try Self.calibration(Self.options(), journal: folder.file("cut")).run().plan == whole.plan)
+    }
+    try Data("no journal\n{}".utf8).write(to: URL(fileURLWithPath: folder.file("cut")))
+    #expect(try Self.calibration(Self.options(), journal: folder.file("cut")).run().plan == whole.plan)
+  }
+
+  /// Another budget uses what was found; other inputs do not.
+  @Test func journalsServeOtherBudgetsAndNoOtherInputs() throws {
+    let folder = try TemporaryFolder()
+    _ = try Self.calibration(Self.options(), journal: folder.file("journal")).run()
+    let size = try Data(contentsOf: URL(fileURLWithPath: folder.file("journal"))).count
+    let lower = try Self.calibration(Self.options { $0.budget = .ratio(0.3) }, journal: folder.file("journal")).run()
+    let fresh = try Self.calibration(Self.options { $0.budget = .ratio(0.3) }, journal: folder.file("x")).run()
+    #expect(lower.plan == fresh.plan)
+    #expect(try Data(contentsOf: URL(fileURLWithPath: folder.file("journal"))).count > size)
+    _ = try Self.calibration(Self.options { $0.seed = 1 }, journal: folder.file("journal"))
+    #expect(try Data(contentsOf: URL(fileURLWithPath: folder.file("journal"))).count < 200)
+  }
+
+  @Test func divergenceBudgetsAreKept() throws {
+    let folder = try TemporaryFolder()
+    func run(_ budget: CalibrationOptions.Budget) throws -> CalibrationResult {
+      try Self.calibration(Self.options { $0.budget = budget }, journal: folder.file("journal")).run()
+    }
+    let all = try run(.ratio(1))
+    #expect(try run(.divergence(all.divergence * 2)).mappedUnits == 6)
+    let some = try run(.divergence(all.divergence / 4))
+    #expect((1..<6).contains(some.mappedUnits))
+    #expect(some.divergence <= all.divergence / 4)
+    #expect(try run(.divergence(1e-30)).mappedUnits == 0)
+  }
+
+  @Test func byteBudgetsAreKept() throws {
+    let folder = try TemporaryFolder()
+    func run(_ bytes: Int) throws -> CalibrationResult {
+      try Self.calibration(Self.options { $0.budget = .bytes(bytes) }, journal: folder.file("journal")).run()
+    }
+    let unmapped = try run(1 << 30)
+    #expect(unmapped.mappedUnits == 0)
+    #expect(unmapped.kvBytes == unmapped.unmappedKVBytes)
+    // 3 layers of keys and values for 2 KV heads of 8 elements in f16 at 48 positions.
+    #expect(unmapped.kvBytes == 3 * 2 * 2 * 8 * 2 * 48)
+    #expect(throws: CalibrationError.self) { try run(1) }
+  }
+
+  private typealias Change = @Sendable (inout CalibrationOptions) -> Void
+
+  private static let badOptions: [(String, Change)] = {
+    let tokens: Change = { $0.tokens = 100 }
+    let context: Change = { $0.context = 8 }
+    let mixture: Change = { $0.mixture = 0 }
+    let window: Change = { $0.near = NearWindow(positions: 0) }
+    let sinks: Change = { $0.near = NearWindow(positions: 1, sinks: -1) }
+    let both: Change = { $0.near = NearWindow(positions: 47, sinks: 1) }
+    let ratio: Change = { $0.budget = .ratio(1.5) }
+    let noRatio: Change = { $0.budget = .ratio(.nan) }
+    let bytes: Change = { $0.budget = .bytes(0) }
+    let divergence: Change = { $0.budget = .divergence(-1) }
+    let text: Change = { $0.tokens = 4_800 }
+    let long: Change = { ($0.context, $0.tokens) = (300, 900) }
+    return [
+      ("tokens", tokens), ("context", context), ("mixture", mixture), ("near-window", window), ("sinks", sinks),
+      ("near-window and sinks", both), ("ratio", ratio), ("ratio", noRatio), ("kv-budget", bytes),
+      ("max-kl", divergence), ("text", text), ("context: expected at most", long),
+    ]
+  }()
+
+  @Test(arguments: badOptions.indices)
+  func badOptionsGetALine(number: Int) throws {
+    let (start, change) = Self.badOptions[number]
+    let folder = try TemporaryFolder()
+    do {
+      _ = try Self.calibration(Self.options(change), journal: folder.file("journal"))
+      Issue.record("accepted")
+    } catch let error as CalibrationError {
+      #expect(error.description.hasPrefix(start), "\(error)")
+    }
+  }
+
+  @Test func journalsThatCannotBeWrittenAreNamed() {
+    #expect(throws: CalibrationError.self) { try Self.calibration(Self.options(), journal: "/no/such/folder/journal") }
+  }
+}
