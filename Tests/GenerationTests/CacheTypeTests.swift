@@ -16,7 +16,8 @@ final class BlockPair {
   let small: DecoderModel<CPUBackend>
 
   init() throws {
-    folder = FileManager.default.temporaryDirectory.appendingPathComponent("kindred-\(UUID().uuidString)")
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("kindred-\(UUID().uuidString)")
+    self.folder = folder
     let backend = try CPUBackend(threads: 2)
     func make(_ name: String, hidden: Int, heads: Int, layers: Int, seed: UInt64) throws -> DecoderModel<CPUBackend> {
       let path = folder.appendingPathComponent(name)
