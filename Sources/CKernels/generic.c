@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "cache_blocks.h"
 #include "floats.h"
 #include "kernels.h"
 #include "panels.h"
@@ -198,11 +199,22 @@ static size_t key_index(size_t slot, size_t d, size_t c) {
   return (slot / KINDRED_KEY_BLOCK * d + c) * KINDRED_KEY_BLOCK + slot % KINDRED_KEY_BLOCK;
 }
 
+static float key_element(kindred_type type, const void *page, size_t d, size_t slot, size_t c) {
+  if (is_blocks(type)) return key_block_element(type, page, d, slot, c);
+  return element(type, page, key_index(slot, d, c));
+}
+
+static float value_element(kindred_type type, const void *page, size_t d, size_t slot, size_t c) {
+  return is_blocks(type) ? value_block_element(type, page, d, slot, c) : element(type, page, slot * d + c);
+}
+
 static void store_key(kindred_type type, const float *key, size_t d, size_t slot, void *page) {
+  if (is_blocks(type)) return store_key_blocks(type, key, d, slot, page);
   for (size_t c = 0; c < d; c++) store(type, key[c], page, key_index(slot, d, c));
 }
 
 static void store_value(kindred_type type, const float *value, size_t d, size_t slot, void *page) {
+  if (is_blocks(type)) return store_value_blocks(type, value, d, slot, page);
   for (size_t c = 0; c < d; c++) store(type, value[c], page, slot * d + c);
 }
 
@@ -211,7 +223,7 @@ static void scores(kindred_type type, const float *q, size_t q_stride, size_t m,
   for (size_t i = 0; i < m; i++)
     for (size_t j = 0; j < count; j++) {
       float sum = 0;
-      for (size_t c = 0; c < d; c++) sum += q[i * q_stride + c] * element(type, key_page, key_index(j, d, c));
+      for (size_t c = 0; c < d; c++) sum += q[i * q_stride + c] * key_element(type, key_page, d, j, c);
       s[i * PAGE + j] = scale * sum;
     }
 }
@@ -248,7 +260,7 @@ static void accumulate(kindred_type type, const float *p, size_t m, const void *
   for (size_t i = 0; i < m; i++)
     for (size_t j = 0; j < count; j++)
       for (size_t c = 0; c < d; c++)
-        o[i * o_stride + c] += p[i * PAGE + j] * element(type, value_page, j * d + c);
+        o[i * o_stride + c] += p[i * PAGE + j] * value_element(type, value_page, d, j, c);
 }
 
 static void scores_ahead(kindred_type type, const float *q, size_t q_stride, size_t m, size_t d, const void *key_page,

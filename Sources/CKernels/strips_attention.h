@@ -68,7 +68,7 @@ INLINE size_t rounded_up(size_t n, size_t unit) { return (n + unit - 1) / unit *
 
 /// Columns c… of one value; past `d` zero.
 INLINE vf value_lanes(kindred_type type, const void *page, size_t d, size_t position, size_t c) {
-  if (c + LANES <= d) return widen(type, page, position * d + c);
+  if (c + LANES <= d) return value_vector(type, page, d, position, c);
   float lanes[LANES] = {0};
   for (size_t i = 0; c + i < d; i++) lanes[i] = widen_one(type, page, position * d + c + i);
   return load(lanes);

@@ -12,9 +12,9 @@
 static void pack_key_tiles(kindred_type type, const void *page, size_t d, uint16_t *tiles) {
   for (size_t block = 0; block < PAGE_BLOCKS; block++)
     for (size_t c = 0; c < rounded_up(d, KINDRED_BLOCK); c += 2) {
-      size_t element = (block * d + c) * KINDRED_KEY_BLOCK;
-      vf even = c < d ? widen(type, page, element) : (vf)0;
-      vf odd = c + 1 < d ? widen(type, page, element + KINDRED_KEY_BLOCK) : (vf)0;
+      const size_t slot = block * KINDRED_KEY_BLOCK;
+      vf even = c < d ? key_vector(type, page, d, slot, c) : (vf)0;
+      vf odd = c + 1 < d ? key_vector(type, page, d, slot, c + 1) : (vf)0;
       vu pairs = (vu)pair_bf16(even, odd);
       _mm512_store_si512(tiles, (__m512i)pairs);
       _mm512_store_si512(tiles + TILE_ELEMENTS, pair_bf16(even - (vf)(pairs << 16), odd - (vf)(pairs & 0xffff0000)));

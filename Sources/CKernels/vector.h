@@ -33,6 +33,7 @@ typedef uint32_t vu __attribute__((ext_vector_type(LANES)));
 typedef _Float16 vhalf __attribute__((ext_vector_type(LANES)));
 typedef uint16_t vshort __attribute__((ext_vector_type(LANES)));
 typedef int8_t vchar __attribute__((ext_vector_type(LANES)));
+typedef uint8_t vuchar __attribute__((ext_vector_type(LANES)));
 /// All bytes of a vector: 4 quants of each of LANES rows.
 typedef uint8_t vbytes __attribute__((ext_vector_type(VECTOR_BYTES)));
 typedef uint16_t vwords __attribute__((ext_vector_type(VECTOR_BYTES / 2)));

@@ -6,11 +6,13 @@
 #ifndef KINDRED_VECTOR_ATTENTION_H
 #define KINDRED_VECTOR_ATTENTION_H
 
+#include "cache_blocks.h"
 #include "vector.h"
 
 // MARK: Storing
 
 static void store_key(kindred_type type, const float *key, size_t d, size_t slot, void *key_page) {
+  if (is_blocks(type)) return store_key_blocks(type, key, d, slot, key_page);
   size_t index = slot / KINDRED_KEY_BLOCK * d * KINDRED_KEY_BLOCK + slot % KINDRED_KEY_BLOCK;
   if (type == KINDRED_F32) {
     for (size_t c = 0; c < d; c++) ((float *)key_page)[index + c * KINDRED_KEY_BLOCK] = key[c];
@@ -26,6 +28,7 @@ static void store_key(kindred_type type, const float *key, size_t d, size_t slot
 }
 
 static void store_value(kindred_type type, const float *value, size_t d, size_t slot, void *value_page) {
+  if (is_blocks(type)) return store_value_blocks(type, value, d, slot, value_page);
   if (type == KINDRED_F32) {
     __builtin_memcpy((float *)value_page + slot * d, value, d * sizeof *value);
     return;
@@ -38,6 +41,54 @@ static void store_value(kindred_type type, const float *value, size_t d, size_t 
     __builtin_memcpy((uint16_t *)value_page + slot * d + c, &bits, count * sizeof(uint16_t));
   }
 }
+
+// MARK: Reading
+
+/// LANES quants from byte `p` on, their byte's part from bit `shift` on, as float.
+INLINE vf cached_quants(kindred_type type, const uint8_t *p, int shift) {
+  if (type == KINDRED_Q8_0) {
+    vchar quants;
+    __builtin_memcpy(&quants, p, sizeof quants);
+    return __builtin_convertvector(quants, vf);
+  }
+  vuchar bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  return __builtin_convertvector((__builtin_convertvector(bytes, vi) >> shift & 15) - 8, vf);
+}
+
+/// Scales of LANES positions, from `slot` on, of blocks with column `c`.
+INLINE vf block_scales(kindred_type type, const void *page, size_t d, size_t slot, size_t c) {
+  return widen_f16(block_scale(blocks_at(type, page, d, slot, c), slot));
+}
+
+/// Column `c` of LANES keys from `slot` on, a multiple of LANES.
+INLINE vf key_vector(kindred_type type, const void *page, size_t d, size_t slot, size_t c) {
+  const size_t lane = slot % KINDRED_KEY_BLOCK;
+  if (!is_blocks(type)) return widen(type, page, (slot / KINDRED_KEY_BLOCK * d + c) * KINDRED_KEY_BLOCK + lane);
+  const uint8_t *quants = key_quant(type, blocks_at(type, page, d, slot, c), slot, c);
+  return block_scales(type, page, d, slot, c) * cached_quants(type, quants, quant_shift(type, c));
+}
+
+/// LANES columns from `c` on, in blocks a multiple of LANES, of the value at `slot`.
+INLINE vf value_vector(kindred_type type, const void *page, size_t d, size_t slot, size_t c) {
+  if (!is_blocks(type)) return widen(type, page, slot * d + c);
+  const uint8_t *blocks = blocks_at(type, page, d, slot, c);
+  _Float16 scale;
+  __builtin_memcpy(&scale, block_scale(blocks, slot), sizeof scale);
+  return (vf)(float)scale * cached_quants(type, value_quant(type, blocks, slot, c), quant_shift(type, c));
+}
+
+/// Calls `function(type, ...)` with a constant type of keys or values.
+#define WITH_CACHE_TYPE(type, function, ...) \
+  do { \
+    switch (type) { \
+    case KINDRED_F32: function(KINDRED_F32, __VA_ARGS__); break; \
+    case KINDRED_F16: function(KINDRED_F16, __VA_ARGS__); break; \
+    case KINDRED_Q8_0: function(KINDRED_Q8_0, __VA_ARGS__); break; \
+    case KINDRED_Q4_0: function(KINDRED_Q4_0, __VA_ARGS__); break; \
+    default: function(KINDRED_BF16, __VA_ARGS__); break; \
+    } \
+  } while (0)
 
 // MARK: Scores
 
@@ -53,8 +104,8 @@ typedef struct {
   const uint8_t *next;
 } page;
 
-/// Fetches `next` from element `i` on: the line that holds it.
-INLINE void fetch(page p, size_t i) { __builtin_prefetch(p.next + i * (p.type == KINDRED_F32 ? 4 : 2)); }
+/// Fetches `next` where about its element `i` lies.
+INLINE void fetch(page p, size_t i) { __builtin_prefetch(p.next + cached_bytes(p.type, i)); }
 
 /// The rows of a tile (queries, or weights of positions), how many there are, and where their results go.
 typedef struct {
@@ -68,6 +119,27 @@ typedef struct {
 /// Rows of the next tile where so many are left: 7 and 8 make two tiles of 4, of which neither is nearly empty.
 INLINE size_t queries_together(size_t left) { return left == 7 || left == 8 ? 4 : smaller(left, LARGEST_TILE); }
 
+/// Adds the products of elements `first`..<`end` of a tile of queries and of keys. Of keys in blocks these are half a
+/// block, with its scales, and its quants from bit `shift` of bytes on.
+INLINE void score_columns(size_t columns, size_t blocks, page keys, const float **rows, size_t first, size_t end,
+                          const vf *scales, int shift, vf sums[][4 * KEY_VECTORS]) {
+  for (size_t c = first; c < end; c++) {
+    UNROLL for (size_t v = 0; v < blocks * KEY_VECTORS; v++) {
+      const size_t slot = v * LANES;
+      const size_t element = (v / KEY_VECTORS * keys.d + c) * KINDRED_KEY_BLOCK + slot % KINDRED_KEY_BLOCK;
+      vf key;
+      if (is_blocks(keys.type)) {
+        const uint8_t *quants = key_quant(keys.type, blocks_at(keys.type, keys.elements, keys.d, slot, c), slot, c);
+        key = scales[v] * cached_quants(keys.type, quants, shift);
+      } else {
+        key = widen(keys.type, keys.elements, element);
+      }
+      fetch(keys, element);
+      UNROLL for (size_t i = 0; i < columns; i++) sums[i][v] = fused((vf)rows[i][c], key, sums[i][v]);
+    }
+  }
+}
+
 /// Scores of a tile of `columns` queries at the first `blocks` blocks of 16 positions.
 INLINE void score_tile(size_t columns, size_t blocks, page keys, query_tile t, float scale) {
   vf sums[LARGEST_TILE][4 * KEY_VECTORS];
@@ -76,13 +148,16 @@ INLINE void score_tile(size_t columns, size_t blocks, page keys, query_tile t, f
     rows[i] = t.rows + (i < t.count ? i : 0) * t.row_stride;
     UNROLL for (size_t v = 0; v < blocks * KEY_VECTORS; v++) sums[i][v] = 0;
   }
-  for (size_t c = 0; c < keys.d; c++) {
-    UNROLL for (size_t v = 0; v < blocks * KEY_VECTORS; v++) {
-      size_t element = (v / KEY_VECTORS * keys.d + c) * KINDRED_KEY_BLOCK + v % KEY_VECTORS * LANES;
-      vf key = widen(keys.type, keys.elements, element);
-      fetch(keys, element);
-      UNROLL for (size_t i = 0; i < columns; i++) sums[i][v] = fused((vf)rows[i][c], key, sums[i][v]);
+  if (is_blocks(keys.type)) {
+    for (size_t c = 0; c < keys.d; c += KINDRED_BLOCK) {
+      vf scales[4 * KEY_VECTORS];
+      UNROLL for (size_t v = 0; v < blocks * KEY_VECTORS; v++)
+        scales[v] = block_scales(keys.type, keys.elements, keys.d, v * LANES, c);
+      score_columns(columns, blocks, keys, rows, c, c + KINDRED_BLOCK / 2, scales, 0, sums);
+      score_columns(columns, blocks, keys, rows, c + KINDRED_BLOCK / 2, c + KINDRED_BLOCK, scales, 4, sums);
     }
+  } else {
+    score_columns(columns, blocks, keys, rows, 0, keys.d, NULL, 0, sums);
   }
   UNROLL for (size_t i = 0; i < columns; i++) {
     if (i < t.count) {
@@ -95,7 +170,7 @@ INLINE void score_tile(size_t columns, size_t blocks, page keys, query_tile t, f
 /// A tile of queries at all positions: several blocks at once while there are, then one at a time.
 INLINE void score_tiles(size_t columns, page keys, query_tile t, float scale) {
   const size_t together = columns == 1 ? 4 : columns == 2 && KEY_BLOCKS < 2 ? 2 : KEY_BLOCKS;
-  size_t block_bytes = keys.d * KINDRED_KEY_BLOCK * (keys.type == KINDRED_F32 ? 4 : 2);
+  size_t block_bytes = cached_bytes(keys.type, keys.d * KINDRED_KEY_BLOCK);
   size_t left = (keys.count + KINDRED_KEY_BLOCK - 1) / KINDRED_KEY_BLOCK;
   for (; left >= together; left -= together) {
     score_tile(columns, together, keys, t, scale);
@@ -111,7 +186,8 @@ INLINE void score_tiles(size_t columns, page keys, query_tile t, float scale) {
   }
 }
 
-INLINE void scores_of(page keys, query_tile all, float scale) {
+INLINE void scores_of(kindred_type type, page keys, query_tile all, float scale) {
+  keys.type = type;
   for (size_t i = 0; i < all.count; i += queries_together(all.count - i)) {
     query_tile t = all;
     t.rows += i * t.row_stride;
@@ -125,9 +201,8 @@ INLINE void scores_of(page keys, query_tile all, float scale) {
 static void scores_ahead(kindred_type type, const float *q, size_t q_stride, size_t m, size_t d, const void *key_page,
                          size_t count, float scale, float *s, const void *next) {
   query_tile all = {q, q_stride, m, s, PAGE};
-  if (type == KINDRED_F32) scores_of((page){KINDRED_F32, key_page, d, count, next}, all, scale);
-  else if (type == KINDRED_F16) scores_of((page){KINDRED_F16, key_page, d, count, next}, all, scale);
-  else scores_of((page){KINDRED_BF16, key_page, d, count, next}, all, scale);
+  page keys = {type, key_page, d, count, next};
+  WITH_CACHE_TYPE(type, scores_of, keys, all, scale);
 }
 
 static void scores(kindred_type type, const float *q, size_t q_stride, size_t m, size_t d,
@@ -136,6 +211,36 @@ static void scores(kindred_type type, const float *q, size_t q_stride, size_t m,
 }
 
 // MARK: Accumulation
+
+enum {
+  /// Vectors of a block's columns, and blocks of a tile's.
+  BLOCK_VECTORS = KINDRED_BLOCK / LANES,
+  VALUE_BLOCKS = (VALUE_VECTORS + BLOCK_VECTORS - 1) / BLOCK_VECTORS,
+};
+
+/// Adds the values at the positions `begin`..<`end` to `vectors` vectors of columns of a tile of queries. Of values in
+/// blocks these are positions whose blocks lie together, with their scales, and the columns begin `offset` columns into
+/// a block.
+INLINE void accumulate_positions(size_t columns, size_t vectors, page values, const float **rows, size_t first,
+                                 size_t begin, size_t end, float scales[][KINDRED_KEY_BLOCK], size_t offset,
+                                 vf sums[][VALUE_VECTORS]) {
+  for (size_t j = begin; j < end; j++) {
+    UNROLL for (size_t v = 0; v < vectors; v++) {
+      const size_t c = first + v * LANES;
+      vf value;
+      if (is_blocks(values.type)) {
+        const uint8_t *blocks = blocks_at(values.type, values.elements, values.d, begin, c);
+        const uint8_t *quants = value_quant(values.type, blocks, j - begin, c);
+        value = (vf)scales[v / BLOCK_VECTORS][j - begin] *
+                cached_quants(values.type, quants, quant_shift(values.type, offset + v * LANES));
+      } else {
+        value = widen(values.type, values.elements, j * values.d + c);
+      }
+      fetch(values, j * values.d + c);
+      UNROLL for (size_t i = 0; i < columns; i++) sums[i][v] = fused((vf)rows[i][j], value, sums[i][v]);
+    }
+  }
+}
 
 /// A tile of `columns` queries and `vectors` vectors of value columns from column `first`.
 INLINE void value_tile(size_t columns, size_t vectors, page values, query_tile t, size_t first) {
@@ -147,12 +252,24 @@ INLINE void value_tile(size_t columns, size_t vectors, page values, query_tile t
     UNROLL for (size_t v = 0; v < vectors; v++)
       sums[i][v] = load(t.out + row * t.out_stride + first + v * LANES);
   }
-  for (size_t j = 0; j < values.count; j++) {
-    UNROLL for (size_t v = 0; v < vectors; v++) {
-      vf value = widen(values.type, values.elements, j * values.d + first + v * LANES);
-      fetch(values, j * values.d + first + v * LANES);
-      UNROLL for (size_t i = 0; i < columns; i++) sums[i][v] = fused((vf)rows[i][j], value, sums[i][v]);
+  if (is_blocks(values.type)) {
+    for (size_t j = 0; j < values.count; j += KINDRED_KEY_BLOCK) {
+      float scales[VALUE_BLOCKS][KINDRED_KEY_BLOCK];
+      const size_t end = smaller(j + KINDRED_KEY_BLOCK, values.count), half = KINDRED_BLOCK / 2;
+      UNROLL for (size_t v = 0; v < vectors; v += BLOCK_VECTORS) {
+        UNROLL for (size_t i = 0; i < KINDRED_KEY_BLOCK; i += LANES) {
+          vf part = block_scales(values.type, values.elements, values.d, j + i, first + v * LANES);
+          store(&scales[v / BLOCK_VECTORS][i], part);
+        }
+      }
+      // A constant offset makes shifts constant.
+      if (first % KINDRED_BLOCK == 0)
+        accumulate_positions(columns, vectors, values, rows, first, j, end, scales, 0, sums);
+      else
+        accumulate_positions(columns, vectors, values, rows, first, j, end, scales, half, sums);
     }
+  } else {
+    accumulate_positions(columns, vectors, values, rows, first, 0, values.count, NULL, 0, sums);
   }
   UNROLL for (size_t i = 0; i < columns; i++) {
     if (i < t.count) {
@@ -162,7 +279,7 @@ INLINE void value_tile(size_t columns, size_t vectors, page values, query_tile t
   }
 }
 
-/// One output, for the columns that fill no vector.
+/// One output, for the columns that fill no vector, of which blocks leave none.
 INLINE void value_column(page values, const float *row, size_t c, float *sum) {
   for (size_t j = 0; j < values.count; j++)
     *sum = __builtin_fmaf(row[j], widen_one(values.type, values.elements, j * values.d + c), *sum);
@@ -180,7 +297,8 @@ INLINE void value_tiles(size_t columns, page values, query_tile t) {
       value_column(values, t.rows + i * t.row_stride, c, t.out + i * t.out_stride + c);
 }
 
-INLINE void accumulate_of(page values, query_tile all) {
+INLINE void accumulate_of(kindred_type type, page values, query_tile all) {
+  values.type = type;
   for (size_t i = 0; i < all.count; i += queries_together(all.count - i)) {
     query_tile t = all;
     t.rows += i * t.row_stride;
@@ -194,9 +312,8 @@ INLINE void accumulate_of(page values, query_tile all) {
 static void accumulate_ahead(kindred_type type, const float *p, size_t m, const void *value_page, size_t count,
                              size_t d, float *o, size_t o_stride, const void *next) {
   query_tile all = {p, PAGE, m, o, o_stride};
-  if (type == KINDRED_F32) accumulate_of((page){KINDRED_F32, value_page, d, count, next}, all);
-  else if (type == KINDRED_F16) accumulate_of((page){KINDRED_F16, value_page, d, count, next}, all);
-  else accumulate_of((page){KINDRED_BF16, value_page, d, count, next}, all);
+  page values = {type, value_page, d, count, next};
+  WITH_CACHE_TYPE(type, accumulate_of, values, all);
 }
 
 static void accumulate(kindred_type type, const float *p, size_t m, const void *value_page, size_t count,

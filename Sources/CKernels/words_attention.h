@@ -56,23 +56,21 @@ static void pack_key_words(kindred_type type, const void *page, size_t d, uint16
   const size_t columns = rounded_up(d, KINDRED_BLOCK);
   float *scales = (float *)(tiles + columns * PAGE);
   for (size_t block = 0; block < PAGE_BLOCKS; block++) {
-    const size_t first = block * d * KINDRED_KEY_BLOCK;
+    const size_t slot = block * KINDRED_KEY_BLOCK;
     vi magnitude = 0;
-    for (size_t c = 0; c < d; c++)
-      magnitude = larger_magnitude(magnitude, widen(type, page, first + c * KINDRED_KEY_BLOCK));
+    for (size_t c = 0; c < d; c++) magnitude = larger_magnitude(magnitude, key_vector(type, page, d, slot, c));
     const vf most = (vf)magnitude;
     vf squares = 0;
     for (size_t c = 0; c < d; c++) {
-      vf x = widen(type, page, first + c * KINDRED_KEY_BLOCK) * unit_factor(most);
+      vf x = key_vector(type, page, d, slot, c) * unit_factor(most);
       squares = fused(x, x, squares);
     }
     word_scale s = scale_words(most, squares);
     store(scales + block * KINDRED_KEY_BLOCK, s.scale);
     for (size_t c = 0; c < columns; c += 2) {
-      size_t element = first + c * KINDRED_KEY_BLOCK;
-      vi even = c < d ? round_words(widen(type, page, element), s.factor) : (vi)0;
-      vi odd = c + 1 < d ? round_words(widen(type, page, element + KINDRED_KEY_BLOCK), s.factor) : (vi)0;
-      uint16_t *pairs = tiles + (c / 2 * PAGE + block * KINDRED_KEY_BLOCK) * 2;
+      vi even = c < d ? round_words(key_vector(type, page, d, slot, c), s.factor) : (vi)0;
+      vi odd = c + 1 < d ? round_words(key_vector(type, page, d, slot, c + 1), s.factor) : (vi)0;
+      uint16_t *pairs = tiles + (c / 2 * PAGE + slot) * 2;
       _mm512_store_si512(pairs, (__m512i)((even & 0xffff) | odd << 16));
     }
   }

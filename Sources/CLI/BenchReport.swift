@@ -13,7 +13,8 @@ extension BenchCommand {
     let pair = small + mapped
     let isRandom = conditions.model.hasPrefix("random:") || conditions.smallModel?.hasPrefix("random:") == true
     print("\(conditions.model)\(pair)\(isRandom ? " (random weights)" : "")")
-    print("\(conditions.threads) threads, \(conditions.isa), KV \(conditions.kvType.rawValue), batch \(batch)\n")
+    let types = [conditions.kvType, conditions.smallKVType].compactMap { $0?.rawValue }.joined(separator: " + ")
+    print("\(conditions.threads) threads, \(conditions.isa), KV \(types), batch \(batch)\n")
   }
 
   func printSpeed(_ result: SpeedResult, conditions: RunConditions) {

@@ -49,6 +49,9 @@ struct ModelOptions: ParsableArguments {
   @Option(help: "The type of stored keys and values.")
   var kvType: KVType = .f16
 
+  @Option(name: .customLong("small-kv-type"), help: "The type of the small model's (default: that of --kv-type).")
+  var smallKVType: KVType?
+
   @Option(help: "Threads to compute with (default: physical cores).")
   var threads: Int?
 
@@ -57,6 +60,9 @@ struct ModelOptions: ParsableArguments {
     if let given = (layerArguments + recipeOptions.given).first {
       if small == nil { throw ValidationError("\(given): expected a small model (-s) to borrow from, found none") }
       if plan != nil { throw ValidationError("expected --plan or a recipe's \(given), found both") }
+    }
+    if small == nil, smallKVType != nil {
+      throw ValidationError("--small-kv-type: expected a small model (-s), found none")
     }
     if mapLayers != nil, ratio != nil || recipeOptions.strategy != nil {
       throw ValidationError("expected --map-layers or --ratio and --strategy, found both")
@@ -137,13 +143,15 @@ struct ModelOptions: ParsableArguments {
     // What does not fit is said before gigabytes are read.
     let source = try source
     try source.check(large: openedLarge, small: openedSmall)
+    try openedLarge.check(kvType: kvType)
+    try openedSmall?.check(kvType: smallKVType ?? kvType)
     let large = try loadModel(openedLarge, on: largeBackend)
     let smallModel = try openedSmall.map { try loadModel($0, on: smallBackend) }
     let mapping = try source.mapping(large: large, small: smallModel)
     return LoadedModels(
       large: large, small: smallModel, mapping: mapping, plan: try planPath,
       mappedLayers: mapping == nil ? [] : try source.mappedLayers(of: large.decoder.configuration.layerCount),
-      kvType: kvType, loadSeconds: (ContinuousClock.now - start).seconds)
+      kvType: kvType, smallKVType: smallKVType ?? kvType, loadSeconds: (ContinuousClock.now - start).seconds)
   }
 }
 
@@ -182,11 +190,13 @@ struct LoadedModels<B: Backend> {
   /// `nil` where only a prompt tells.
   let mappedLayers: [Int]?
   let kvType: KVType
+  let smallKVType: KVType
   let loadSeconds: Double
 
   var sessionOptions: Session<B>.Options {
     var options = Session<B>.Options()
     options.kvType = kvType
+    options.smallKVType = smallKVType
     return options
   }
 
@@ -200,7 +210,8 @@ struct LoadedModels<B: Backend> {
     return RunConditions(
       model: large.name, smallModel: small?.name, plan: plan, mappedLayers: mappedLayers,
       weightBytes: large.decoder.weights.byteCount + (small?.decoder.weights.byteCount ?? 0), kvType: kvType,
-      loadSeconds: loadSeconds, threads: backend.threads, isa: backend.instructionSet)
+      smallKVType: small == nil ? nil : smallKVType, loadSeconds: loadSeconds, threads: backend.threads,
+      isa: backend.instructionSet)
   }
 }
 
@@ -212,6 +223,8 @@ struct RunConditions: Encodable {
   var mappedLayers: [Int]?
   var weightBytes: Int
   var kvType: KVType
+  /// `nil` without a small model.
+  var smallKVType: KVType?
   var loadSeconds: Double
   var threads: Int
   var isa: String
@@ -222,6 +235,7 @@ struct RunConditions: Encodable {
     case mappedLayers = "mapped_layers"
     case weightBytes = "weight_bytes"
     case kvType = "kv_type"
+    case smallKVType = "small_kv_type"
     case loadSeconds = "load_seconds"
   }
 }

@@ -40,6 +40,8 @@ public enum ComputeError: Error, Sendable, Hashable, CustomStringConvertible {
   case instructionSet(requested: String, available: [String])
   /// A weight matrix whose columns do not fill whole blocks of its type.
   case unsupportedShape(type: TensorType, rows: Int, columns: Int)
+  /// A head that does not fill whole blocks of the type in which keys and values are to be stored.
+  case headDimension(type: KVType, found: Int)
 
   public var description: String {
     switch self {
@@ -49,6 +51,8 @@ public enum ComputeError: Error, Sendable, Hashable, CustomStringConvertible {
       "KINDRED_ISA: expected one of \(available.joined(separator: ", ")) on this machine, found \"\(requested)\""
     case .unsupportedShape(let type, let rows, let columns):
       "\(type.name) matrix of \(rows) × \(columns): expected columns in multiples of \(type.blockElements)"
+    case .headDimension(let type, let found):
+      "KV type \(type.rawValue): expected a head dimension in multiples of \(type.blockElements), found \(found)"
     }
   }
 }

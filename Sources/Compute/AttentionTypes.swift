@@ -3,18 +3,42 @@
 import CKindredKernels
 import Foundation
 
+// swift-format-ignore: AlwaysUseLowerCamelCase
 /// The type in which keys and values are stored.
 public enum KVType: String, Sendable, CaseIterable, Codable {
   case f32, f16, bf16
+  /// GGUF's blocks of 32 elements of a head that share a scale: 8.5 or 4.5 bits an element.
+  case q8_0, q4_0
 
-  /// Bytes of one element.
-  public var byteCount: Int { self == .f32 ? 4 : 2 }
+  /// Elements of a head at one position that are stored together.
+  public var blockElements: Int { self == .q8_0 || self == .q4_0 ? 32 : 1 }
+
+  /// Bytes of ``blockElements`` elements.
+  var blockByteCount: Int {
+    switch self {
+    case .f32: 4
+    case .f16, .bf16: 2
+    case .q8_0: 34
+    case .q4_0: 18
+    }
+  }
+
+  /// Checks that a head fills whole blocks.
+  ///
+  /// - Throws: `ComputeError.headDimension`.
+  public func check(headDimension: Int) throws(ComputeError) {
+    guard headDimension.isMultiple(of: blockElements) else {
+      throw .headDimension(type: self, found: headDimension)
+    }
+  }
 
   package var kernelType: kindred_type {
     switch self {
     case .f32: KINDRED_F32
     case .f16: KINDRED_F16
     case .bf16: KINDRED_BF16
+    case .q8_0: KINDRED_Q8_0
+    case .q4_0: KINDRED_Q4_0
     }
   }
 }
@@ -27,9 +51,10 @@ public enum KVPageLayout {
   /// Consecutive positions in one block: what a near window is cut into.
   public static let blockPositions = KINDRED_KEY_BLOCK
 
-  /// Bytes of one page of keys, or of values; or of a block of as many `positions`.
+  /// Bytes of one page of keys, or of values; or of a block of as many `positions`. The head fills whole blocks of the
+  /// type (``KVType/check(headDimension:)``).
   public static func byteCount(headDimension: Int, type: KVType, positions: Int = positions) -> Int {
-    positions * headDimension * type.byteCount
+    positions * headDimension / type.blockElements * type.blockByteCount
   }
 
   /// Pages that hold positions `0..<length`.

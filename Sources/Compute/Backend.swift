@@ -34,7 +34,7 @@ public protocol Backend: AnyObject, Sendable {
   func makeMatrix(
     type: TensorType, rows: Int, columns: Int, bytes: UnsafeRawBufferPointer
   ) throws(ComputeError) -> Matrix
-  /// Allocates a zeroed page, or a block of as many `positions`.
+  /// Allocates a zeroed page, or a block of as many `positions`; of a head that fills whole blocks of the type.
   func makePage(headDimension: Int, type: KVType, positions: Int) throws(ComputeError) -> Page
   /// Copies host values over the first rows of `tensor`.
   func write(_ values: [Float], to tensor: Tensor)

@@ -51,6 +51,7 @@ public final class CPUBackend: Backend {
     let memory: AlignedBuffer
 
     init(headDimension: Int, type: KVType, positions: Int) throws(ComputeError) {
+      try type.check(headDimension: headDimension)
       memory = try AlignedBuffer(
         byteCount: KVPageLayout.byteCount(headDimension: headDimension, type: type, positions: positions))
     }

@@ -26,7 +26,7 @@ public final class ModelPair: Sendable {
   /// `nil` where the large model runs alone.
   public let small: LanguageModel<CPUBackend>?
   private let mapping: Session<CPUBackend>.Mapping?
-  private let kvType: KVType
+  private let sessionOptions: Session<CPUBackend>.Options
   private let lastStatistics = Mutex<GenerationStatistics?>(nil)
 
   /// How attention is borrowed.
@@ -53,22 +53,28 @@ public final class ModelPair: Sendable {
   ///   - smallPath: the same for the lending model; `nil` to run the large model alone.
   ///   - plan: how attention is borrowed.
   ///   - kvType: the type of stored keys and values.
+  ///   - smallKVType: the type of the small model's; `kvType` by default.
   ///   - threads: threads to compute with; one for each physical core by default.
   /// - Throws: `ModelFileError`, `ComputeError`, `TokenizerError`; `VocabularyMismatch` for models of different
   ///   series; `RecipeError`, `LayerSelection.SelectionError` or `PlanError` for a plan that does not fit the models.
   public init(
     largeAt largePath: String, smallAt smallPath: String? = nil, plan: Plan = .paper(ratio: 0.3),
-    kvType: KVType = .f16, threads: Int? = nil
+    kvType: KVType = .f16, smallKVType: KVType? = nil, threads: Int? = nil
   ) throws {
     let backend = try CPUBackend(threads: threads)
     let openedLarge = try OpenedModel(path: largePath)
     let openedSmall = try smallPath.map { try OpenedModel(path: $0) }
     let source = try plan.source()
     try source.check(large: openedLarge, small: openedSmall)
+    try openedLarge.check(kvType: kvType)
+    try openedSmall?.check(kvType: smallKVType ?? kvType)
     large = try LanguageModel(openedLarge, backend: backend)
     small = try openedSmall.map { try LanguageModel($0, backend: backend) }
     mapping = try source.mapping(large: large, small: small)
-    self.kvType = kvType
+    var options = Session<CPUBackend>.Options()
+    options.kvType = kvType
+    options.smallKVType = smallKVType
+    sessionOptions = options
   }
 
   /// The figures of the newest generation that ended; `nil` before the first.
@@ -104,8 +110,6 @@ public final class ModelPair: Sendable {
   ) throws -> GenerationStatistics {
     guard let tokenizer = large.tokenizer else { throw PromptError.noTokenizer(model: large.name) }
     let tokens = try tokenizer.promptTokens(prompt)
-    var sessionOptions = Session<CPUBackend>.Options()
-    sessionOptions.kvType = kvType
     let session = try Session(decoder: large.decoder, mapping: mapping, options: sessionOptions)
     return try TextGeneration(session: session, tokenizer: tokenizer, options: options)
       .run(tokens, isCancelled: { cancelled.isSet }, onText: onText)

@@ -28,6 +28,8 @@ public final class Session<B: Backend> {
   public struct Options: Sendable {
     /// The type of stored keys and values.
     public var kvType = KVType.f16
+    /// The type of the small model's; ``kvType``, where `nil`.
+    public var smallKVType: KVType?
     /// Rows of one pass in prefill.
     public var chunkRows = 512
 
@@ -91,9 +93,9 @@ public final class Session<B: Backend> {
   ///
   /// With a recipe or a plan that maps nothing, or a plan that uses no small head, the small model does not run at all.
   ///
-  /// - Throws: `ComputeError` where memory is lacking, `RecipeError` for a recipe that makes no sense,
-  ///   `LayerSelection.SelectionError` for layers that the large model does not have, `PlanError` for a plan that does
-  ///   not fit the models.
+  /// - Throws: `ComputeError` where memory is lacking or a type does not suit the heads, `RecipeError` for a recipe that
+  ///   makes no sense, `LayerSelection.SelectionError` for layers that the large model does not have, `PlanError` for a
+  ///   plan that does not fit the models.
   public init(decoder: DecoderModel<B>, mapping: Mapping? = nil, options: Options = Options()) throws {
     self.decoder = decoder
     self.options = options
@@ -104,7 +106,8 @@ public final class Session<B: Backend> {
     state = try RunState(configuration, backend: decoder.backend, rowCapacity: rows, kvType: options.kvType)
     lender = try mapping.flatMap { try Self.lender(of: $0, for: configuration) }
     smallState = try lender.map {
-      try RunState($0.configuration, backend: $0.backend, rowCapacity: rows, kvType: options.kvType)
+      try RunState(
+        $0.configuration, backend: $0.backend, rowCapacity: rows, kvType: options.smallKVType ?? options.kvType)
     }
     switch mapping {
     case .established(_, let recipe): try establish(recipe)

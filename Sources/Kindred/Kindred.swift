@@ -15,14 +15,15 @@ extension ModelPair {
   ///   - small: the model that lends its attention; `nil` to run the large one alone.
   ///   - plan: how attention is borrowed.
   ///   - kvType: the type of stored keys and values.
+  ///   - smallKVType: the type of the small model's; `kvType` by default.
   ///   - threads: threads to compute with; one for each physical core by default.
   public convenience init(
     large: String, small: String? = nil, plan: Plan = .paper(ratio: 0.3), kvType: KVType = .f16,
-    threads: Int? = nil
+    smallKVType: KVType? = nil, threads: Int? = nil
   ) throws {
     let store = ModelStore()
     try self.init(
       largeAt: store.locate(large), smallAt: small.map { try store.locate($0) }, plan: plan, kvType: kvType,
-      threads: threads)
+      smallKVType: smallKVType, threads: threads)
   }
 }

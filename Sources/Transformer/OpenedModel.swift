@@ -33,6 +33,13 @@ public struct OpenedModel: Sendable {
     tensors = file.tensors
   }
 
+  /// Checks that keys and values can be stored in a type, before weights are read.
+  ///
+  /// - Throws: `ComputeError.headDimension`.
+  public func check(kvType: KVType) throws(ComputeError) {
+    try kvType.check(headDimension: configuration.attention.headDimension)
+  }
+
   /// A model of random weights, for measuring speed and memory, which do not depend on them.
   public init(random model: RandomModel) {
     name = model.description

@@ -35,11 +35,13 @@ public final class RunState<B: Backend> {
   ///   - backend: where the state is kept.
   ///   - rowCapacity: rows of the largest pass; scratch memory grows with it.
   ///   - kvType: the type of stored keys and values.
+  /// - Throws: `ComputeError` where memory is lacking or heads do not fill whole blocks of `kvType`.
   public init(
     _ configuration: DecoderConfiguration, backend: B, rowCapacity: Int = 512, kvType: KVType = .f16
   ) throws(ComputeError) {
-    self.rowCapacity = rowCapacity
     let shape = configuration.attention
+    try kvType.check(headDimension: shape.headDimension)
+    self.rowCapacity = rowCapacity
     let size = configuration.hiddenSize
     let feedForward = configuration.feedForwardSize
     let queries = shape.queryHeads * shape.headDimension

@@ -217,9 +217,16 @@ static void check_row(const kindred_kernels *k, const kindred_kernels *generic, 
 
 // MARK: Attention
 
+static bool is_blocks(kindred_type type) { return type == KINDRED_Q8_0 || type == KINDRED_Q4_0; }
+
+static size_t page_bytes_of(kindred_type type, size_t d) {
+  if (is_blocks(type)) return KINDRED_PAGE_POSITIONS * d / 32 * (type == KINDRED_Q8_0 ? 34 : 18);
+  return KINDRED_PAGE_POSITIONS * d * (type == KINDRED_F32 ? 4 : 2);
+}
+
 static void check_attention(const kindred_kernels *k, const kindred_kernels *generic, kindred_type type,
                             size_t d, size_t m, size_t count) {
-  size_t page_bytes = KINDRED_PAGE_POSITIONS * d * (type == KINDRED_F32 ? 4 : 2);
+  size_t page_bytes = page_bytes_of(type, d);
   uint8_t *pages[4];
   for (int i = 0; i < 4; i++) pages[i] = memset(allocate(page_bytes), 0, page_bytes);
   float *x = random_floats(d), *q = random_floats(m * d);
@@ -264,7 +271,7 @@ static void check_tile_attention(const kindred_kernels *k, kindred_type type, si
   if (k->attend_tiles == NULL) return;
   enum { HEADS = 3 };
   const size_t length = first + rows, pages = (length + 63) / 64, columns = (d + 31) / 32 * 32;
-  const size_t page_bytes = KINDRED_PAGE_POSITIONS * d * 2;
+  const size_t page_bytes = page_bytes_of(type, d);
   uint16_t *keys = allocate(pages * 128 * columns * 2), *values = allocate(pages * 64 * columns * 2);
   uint8_t *key_page = allocate(page_bytes), *value_page = allocate(page_bytes);
   float *key = random_floats(length * d), *value = random_floats(length * d), *query = random_floats(rows * HEADS * d);
@@ -310,19 +317,22 @@ static void check_tile_attention(const kindred_kernels *k, kindred_type type, si
 }
 
 static void check_attentions(const kindred_kernels *k, const kindred_kernels *generic) {
-  const kindred_type types[] = {KINDRED_F32, KINDRED_F16, KINDRED_BF16};
-  const size_t sizes[] = {1, 15, 20, 48, 64, 100, 128}, batches[] = {1, 2, 3, 4, 5, 6, 7, 9, 13};
+  const kindred_type types[] = {KINDRED_F32, KINDRED_F16, KINDRED_BF16, KINDRED_Q8_0, KINDRED_Q4_0};
+  const size_t sizes[] = {1, 15, 20, 32, 48, 64, 96, 100, 128}, batches[] = {1, 2, 3, 4, 5, 6, 7, 9, 13};
   const size_t counts[] = {1, 16, 17, 50, 64};
-  for (size_t t = 0; t < 3; t++)
+  for (size_t t = 0; t < sizeof types / sizeof *types; t++)
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
       for (size_t j = 0; j < sizeof batches / sizeof *batches; j++)
         for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
-          check_attention(k, generic, types[t], sizes[i], batches[j], counts[c]);
+          if (!is_blocks(types[t]) || sizes[i] % 32 == 0)
+            check_attention(k, generic, types[t], sizes[i], batches[j], counts[c]);
   const size_t tile_sizes[] = {1, 15, 33, 64, 128, 256}, rows[] = {1, 15, 16, 17, 31, 33, 128};
   for (size_t i = 0; i < sizeof tile_sizes / sizeof *tile_sizes; i++)
     for (size_t j = 0; j < sizeof rows / sizeof *rows; j++)
-      for (size_t first = 0; first < 600; first += 299)
+      for (size_t first = 0; first < 600; first += 299) {
         check_tile_attention(k, j % 2 == 0 ? KINDRED_F16 : KINDRED_BF16, tile_sizes[i], rows[j], first);
+        if (tile_sizes[i] % 32 == 0) check_tile_attention(k, KINDRED_Q8_0, tile_sizes[i], rows[j], first);
+      }
 }
 
 int main(void) {

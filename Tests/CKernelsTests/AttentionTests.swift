@@ -4,10 +4,14 @@ import Foundation
 import Testing
 
 @Suite struct AttentionTests {
-  static let headSizes = [1, 15, 20, 48, 64, 100, 128]
+  static let types = (denseTypes + blockTypes).map(\.rawValue)
   static let batches = [1, 2, 3, 5, 6, 7, 9, 16]
 
-  /// A page of 64 keys and values that are exact in every type.
+  static func headSizes(_ type: kindred_type) -> [Int] {
+    blockTypes.contains(type) ? [32, 64, 96, 128, 160] : [1, 15, 20, 48, 64, 100, 128]
+  }
+
+  /// A page of 64 keys and values, as they are stored.
   struct Page {
     let keys: Aligned
     let values: Aligned
@@ -16,15 +20,20 @@ import Testing
 
     init(_ type: kindred_type, d: Int, set: InstructionSet) {
       var random = Random(seed: 30)
-      func exact(_ count: Int) -> [Float] { random.values(count, in: -64...64).map { $0.rounded() / 32 } }
-      key = (0..<64).map { _ in exact(d) }
-      value = (0..<64).map { _ in exact(d) }
-      keys = Aligned(bytes: 64 * d * 4)
-      values = Aligned(bytes: 64 * d * 4)
+      // Exact in every type but those of blocks.
+      func rows() -> [[Float]] {
+        (0..<64).map { _ in random.values(d, in: -64...64).map { $0.rounded() / 32 } }
+      }
+      let (key, value) = (rows(), rows())
+      let (keys, values) = (Aligned(bytes: 64 * d * 4), Aligned(bytes: 64 * d * 4))
       for slot in 0..<64 {
         set.kernels.store_key(type, key[slot], d, slot, keys.pointer)
         set.kernels.store_value(type, value[slot], d, slot, values.pointer)
       }
+      let isBlocks = blockTypes.contains(type)
+      (self.keys, self.values) = (keys, values)
+      self.key = isBlocks ? (0..<64).map { keys.row(keyBlocks: type, slot: $0, d: d) } : key
+      self.value = isBlocks ? (0..<64).map { values.row(valueBlocks: type, slot: $0, d: d) } : value
     }
   }
 
@@ -73,10 +82,10 @@ import Testing
     return DequantizeTests.half(UInt16(best)) * (x.sign == .minus ? -1 : 1)
   }
 
-  @Test(arguments: InstructionSet.available, denseTypes.map(\.rawValue))
+  @Test(arguments: InstructionSet.available, types)
   func scoresEqualTheirDefinition(_ set: InstructionSet, _ rawType: UInt32) {
     let type = kindred_type(rawValue: rawType)
-    for d in Self.headSizes {
+    for d in Self.headSizes(type) {
       let page = Page(type, d: d, set: set)
       var random = Random(seed: 31)
       let stride = d + 3
@@ -103,10 +112,10 @@ import Testing
     }
   }
 
-  @Test(arguments: InstructionSet.available, denseTypes.map(\.rawValue))
+  @Test(arguments: InstructionSet.available, types)
   func accumulateEqualsItsDefinition(_ set: InstructionSet, _ rawType: UInt32) {
     let type = kindred_type(rawValue: rawType)
-    for d in Self.headSizes {
+    for d in Self.headSizes(type) {
       let page = Page(type, d: d, set: set)
       var random = Random(seed: 32)
       let stride = d + 3
@@ -210,11 +219,11 @@ import Testing
   }
 
   /// Page after page by the kernels of single pages, in the order that the kernels of runs of pages promise.
-  @Test(arguments: InstructionSet.available, denseTypes.map(\.rawValue))
+  @Test(arguments: InstructionSet.available, types)
   func runsOfPagesEqualSinglePages(_ set: InstructionSet, _ rawType: UInt32) {
     let type = kindred_type(rawValue: rawType)
     let kernels = set.kernels
-    for d in [15, 64, 100] {
+    for d in blockTypes.contains(type) ? [32, 64, 96] : [15, 64, 100] {
       let page = Page(type, d: d, set: set)
       var random = Random(seed: 34)
       for (heads, rows, first, pages) in [(1, 1, 63, 1), (7, 1, 64, 2), (3, 5, 125, 3), (8, 2, 130, 3)] {

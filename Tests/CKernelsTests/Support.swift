@@ -8,6 +8,8 @@ let quantizedTypes: [kindred_type] = [
   KINDRED_Q2_K, KINDRED_Q3_K, KINDRED_Q4_K, KINDRED_Q5_K, KINDRED_Q6_K,
 ]
 let denseTypes: [kindred_type] = [KINDRED_F32, KINDRED_F16, KINDRED_BF16]
+/// Types of keys and values that are stored in blocks of 32.
+let blockTypes: [kindred_type] = [KINDRED_Q8_0, KINDRED_Q4_0]
 
 /// One instruction set that this machine has.
 struct InstructionSet: CustomTestStringConvertible, Sendable {

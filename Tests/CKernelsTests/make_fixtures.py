@@ -1,7 +1,9 @@
-"""Makes Fixtures/dequantized.bin: random GGUF blocks of every quantised type and what the `gguf` package reads from them.
+"""Makes Fixtures/dequantized.bin: random GGUF blocks of every quantised type and what the `gguf` package reads from them;
+and Fixtures/quantized.bin: random floats, and the blocks of Q8_0 and Q4_0 that the package makes of them.
 
-Per type, little-endian: u32 type, u32 count, u32 bytes, then the block bytes, then `count` float32. Blocks are
-random bytes, so that every bit pattern of quants and scales occurs, with the f16 factors set to random values.
+dequantized.bin, per type, little-endian: u32 type, u32 count, u32 bytes, then the block bytes, then `count` float32.
+Blocks are random bytes, so that every bit pattern of quants and scales occurs, with the f16 factors set to random
+values. quantized.bin, per type: u32 type, u32 count, then `count` float32, then their blocks.
 Ran with gguf 0.19.0, numpy 2.4.6; run again: python make_fixtures.py
 """
 import pathlib
@@ -18,7 +20,8 @@ FACTORS = {
 ELEMENTS = 1024
 
 random = numpy.random.default_rng(20)
-with open(pathlib.Path(__file__).parent / "Fixtures" / "dequantized.bin", "wb") as file:
+fixtures = pathlib.Path(__file__).parent / "Fixtures"
+with open(fixtures / "dequantized.bin", "wb") as file:
     for name, offsets in FACTORS.items():
         type = gguf.GGMLQuantizationType[name]
         columns, size = gguf.GGML_QUANT_SIZES[type]
@@ -29,3 +32,11 @@ with open(pathlib.Path(__file__).parent / "Fixtures" / "dequantized.bin", "wb") 
         values = gguf.quants.dequantize(blocks.reshape(-1), type).astype("<f4")
         file.write(struct.pack("<III", type, values.size, blocks.nbytes))
         file.write(blocks.tobytes() + values.tobytes())
+
+with open(fixtures / "quantized.bin", "wb") as file:
+    for name in ["Q8_0", "Q4_0"]:
+        type = gguf.GGMLQuantizationType[name]
+        values = (random.normal(0, 1, (ELEMENTS // 32, 32)) * random.lognormal(0, 2, (ELEMENTS // 32, 1))).astype("<f4")
+        values[3] = 0
+        file.write(struct.pack("<II", type, values.size))
+        file.write(values.tobytes() + gguf.quants.quantize(values, type).tobytes())

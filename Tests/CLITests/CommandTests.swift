@@ -102,6 +102,8 @@ struct CommandTests {
     (["inspect", folder + "/text.gguf", "--figure", "x.svg"], 64, "plan's .json file"),
     (["bench", "-m", tiny, "--prompt-tokens", "200000", "--repeat", "1"], 1, "131072"),
     (["bench", "-m", tiny, "--repeat", "0"], 64, "repeat"),
+    (["bench", "-m", tiny, "-s", tiny, "--small-kv-type", "q5"], 64, "--small-kv-type"),
+    (["bench", "-m", tiny, "--small-kv-type", "q8_0"], 64, "small model"),
     (["bench", "-m", tiny, "--depth", "0"], 64, "depth"),
     (["bench", "-m", tiny, "--explain"], 64, "small model"),
     (["bench", "-m", tiny, "-s", tiny, "--explain", "--profile"], 64, "found both"),
@@ -177,6 +179,28 @@ struct CommandTests {
     let keys = 64 * 2 * 64 * 2
     #expect(json["kv_bytes_large"] as? Int == 3 * keys && json["kv_bytes_small"] as? Int == 2 * keys)
     #expect(json["mapped_layers"] == nil)
+  }
+
+  @Test func theSmallModelsCacheHasATypeOfItsOwn() throws {
+    func report(_ options: [String]) throws -> [String: Any] {
+      let outcome = try run(
+        [
+          "bench", "-m", Self.tiny, "-s", Self.tiny, "--map-layers", "0", "--prompt-tokens", "130",
+          "--generate-tokens", "3", "--repeat", "1", "--json",
+        ] + options)
+      #expect(outcome.code == 0, "\(outcome.errors)")
+      return try #require(outcome.json)
+    }
+    let plain = try report([])
+    #expect(plain["kv_type"] as? String == "f16" && plain["small_kv_type"] as? String == "f16")
+    let json = try report(["--small-kv-type", "q4_0"])
+    #expect(json["kv_type"] as? String == "f16" && json["small_kv_type"] as? String == "q4_0")
+    // 133 positions in 3 pages of 64, 64 elements in 2 blocks.
+    let small = try #require(plain["kv_bytes_small"] as? Int)
+    #expect(small % (3 * 64 * 128) == 0 && json["kv_bytes_small"] as? Int == small / 64 * 18)
+    #expect(json["kv_bytes_large"] as? Int == plain["kv_bytes_large"] as? Int)
+    let both = try report(["--kv-type", "q8_0"])
+    #expect(both["small_kv_type"] as? String == "q8_0" && both["kv_bytes_small"] as? Int == small / 64 * 34)
   }
 
   @Test func plansAreRun() throws {

@@ -12,8 +12,10 @@ struct Heads {
   let key: [Float]  // [positions, G · D]
   let value: [Float]  // [positions, G · D]
 
-  /// - Parameter keyOffset: added to keys, which are then rounded so that 16 bits hold them.
-  init(_ shape: AttentionShape, positions: Int, seed: UInt64, keyOffset: Float = 0) {
+  /// - Parameters:
+  ///   - type: keys and values are rounded so that a type of blocks holds them.
+  ///   - keyOffset: added to keys, which are then rounded so that 16 bits hold them.
+  init(_ shape: AttentionShape, positions: Int, seed: UInt64, type: KVType = .f32, keyOffset: Float = 0) {
     self.shape = shape
     self.positions = positions
     var state = seed
@@ -24,10 +26,18 @@ struct Heads {
       }
     }
     query = values(positions * shape.queryHeads * shape.headDimension)
-    key = values(positions * shape.kvHeads * shape.headDimension).map {
-      keyOffset == 0 ? $0 : keyOffset + ($0 * 32).rounded() / 32
+    func stored() -> [Float] {
+      let values = values(positions * shape.kvHeads * shape.headDimension)
+      guard type.blockElements > 1 else { return values }
+      // Each block's first element is its largest, and its scale a power of 2.
+      let (largest, unit): (Float, Float) = type == .q8_0 ? (127, 64) : (7, 4)
+      return values.enumerated().map { index, value in
+        guard index.isMultiple(of: type.blockElements) else { return (value / 2 * largest).rounded() / unit }
+        return type == .q4_0 ? -8 / unit : (value < 0 ? -largest : largest) / unit
+      }
     }
-    value = values(positions * shape.kvHeads * shape.headDimension)
+    key = stored().map { keyOffset == 0 ? $0 : keyOffset + ($0 * 32).rounded() / 32 }
+    value = stored()
   }
 
   /// The post-softmax row of a query head at a position.
@@ -89,7 +99,10 @@ struct Cache {
 }
 
 @Suite struct AttentionTests {
-  static let shape = AttentionShape(queryHeads: 6, kvHeads: 2, headDimension: 20)
+  /// Heads whose elements fill no vector, or blocks.
+  static func shape(_ type: KVType) -> AttentionShape {
+    AttentionShape(queryHeads: 6, kvHeads: 2, headDimension: type.blockElements > 1 ? 32 : 20)
+  }
 
   /// Whole sequences across several pages, and late rows alone as in decode.
   @Test(
@@ -97,32 +110,34 @@ struct Cache {
     [0..<1, 0..<63, 0..<65, 0..<150, 149..<150, 60..<70, 240..<300, 1299..<1300, 1230..<1300])
   func ownAttentionAgreesWithWholeMaps(set: InstructionSet, rows: Range<Int>) throws {
     for type in KVType.allCases {
-      try checkOwn(Heads(Self.shape, positions: rows.upperBound, seed: 1), rows: rows, set: set, type: type)
+      let heads = Heads(Self.shape(type), positions: rows.upperBound, seed: 1, type: type)
+      try checkOwn(heads, rows: rows, set: set, type: type)
     }
     try checkOwn(
-      Heads(Self.shape, positions: rows.upperBound, seed: 1, keyOffset: 30), rows: rows, set: set, type: .f16)
+      Heads(Self.shape(.f16), positions: rows.upperBound, seed: 1, keyOffset: 30), rows: rows, set: set, type: .f16)
   }
 
   /// Rounding of keys and values to 8 bits, as in bf16, moves outputs by up to 2%, of which half precision and tiles
-  /// take a part.
-  static func tolerance(_ type: KVType) -> Double { type == .f32 ? 1e-4 : type == .f16 ? 1e-2 : 3e-2 }
+  /// take a part. What is stored in blocks is exact here.
+  static func tolerance(_ type: KVType) -> Double { type == .f32 ? 1e-4 : type == .bf16 ? 3e-2 : 1e-2 }
 
   private func checkOwn(_ heads: Heads, rows: Range<Int>, set: InstructionSet, type: KVType) throws {
     let cache = try Cache(heads, set: set, type: type, rows: rows)
-    let columns = 6 * 20
+    let d = heads.shape.headDimension
+    let columns = 6 * d
     let query = try cache.tensor(Array(heads.query[(rows.lowerBound * columns)...]), columns)
     let output = try cache.backend.makeTensor(rows: rows.count, columns: columns)
     let logSumExp = try cache.backend.makeTensor(rows: rows.count, columns: 6)
     cache.backend.attend(
       AttentionRequest(
-        query: query, shape: Self.shape, type: type, groups: [0, 1], output: output, logSumExp: logSumExp),
+        query: query, shape: heads.shape, type: type, groups: [0, 1], output: output, logSumExp: logSumExp),
       segments: [cache.segment])
     let found = cache.backend.read(output, rows: 0..<rows.count)
     for (index, position) in rows.enumerated() {
       for head in 0..<6 {
         let expected = heads.product(heads.row(head: head, position: position), group: head / 3)
-        for c in 0..<20 {
-          let difference = abs(Double(found[index * columns + head * 20 + c]) - expected[c])
+        for c in 0..<d {
+          let difference = abs(Double(found[index * columns + head * d + c]) - expected[c])
           #expect(difference < Self.tolerance(type), "\(type), row \(position), head \(head)")
         }
       }
@@ -132,28 +147,35 @@ struct Cache {
   /// Two lent heads of one shape serve a large layer of another, recomputed and kept.
   @Test(arguments: InstructionSet.available, [true, false])
   func borrowedAttentionAgreesWithWholeMaps(set: InstructionSet, kept: Bool) throws {
-    for type in KVType.allCases { try checkBorrowed(set: set, kept: kept, type: type) }
+    for type in KVType.allCases { try checkBorrowed(set: set, kept: kept, smallType: type, type: type) }
+    for smallType in [KVType.q8_0, .q4_0] {
+      for type in [KVType.f32, .f16] { try checkBorrowed(set: set, kept: kept, smallType: smallType, type: type) }
+    }
   }
 
-  private func checkBorrowed(set: InstructionSet, kept: Bool, type: KVType) throws {
+  private func checkBorrowed(set: InstructionSet, kept: Bool, smallType: KVType, type: KVType) throws {
     let count = 300
-    let small = Heads(AttentionShape(queryHeads: 4, kvHeads: 2, headDimension: 12), positions: count, seed: 2)
-    let large = Heads(Self.shape, positions: count, seed: 3)
-    let smallCache = try Cache(small, set: set, type: type)
+    // The lender's attention may take tiles where the borrower's does not.
+    let tolerance = max(Self.tolerance(type), Self.tolerance(smallType))
+    let smallShape = AttentionShape(queryHeads: 4, kvHeads: 2, headDimension: smallType.blockElements > 1 ? 64 : 12)
+    let small = Heads(smallShape, positions: count, seed: 2, type: smallType)
+    let large = Heads(Self.shape(type), positions: count, seed: 3, type: type)
+    let smallCache = try Cache(small, set: set, type: smallType)
     let largeCache = try Cache(large, set: set, type: type)
     let backend = smallCache.backend
-    let query = try smallCache.tensor(small.query, 48)
+    let d = large.shape.headDimension
+    let query = try smallCache.tensor(small.query, 4 * smallShape.headDimension)
     let logSumExp = try backend.makeTensor(rows: count, columns: 4)
     backend.attend(
       AttentionRequest(
-        query: query, shape: small.shape, type: type, groups: [0, 1],
-        output: try backend.makeTensor(rows: count, columns: 48), logSumExp: logSumExp),
+        query: query, shape: small.shape, type: smallType, groups: [0, 1],
+        output: try backend.makeTensor(rows: count, columns: 4 * smallShape.headDimension), logSumExp: logSumExp),
       segments: [smallCache.segment])
     // Small head of each large query head; 3 serves both KV heads.
     let map = [3, 0, 3, 3, 1, 1]
     let loans = try [0, 1, 3].map { head -> Loan<CPUBackend> in
       var lender = LentHead<CPUBackend>(
-        query: query, logSumExp: logSumExp, shape: small.shape, type: type, head: head,
+        query: query, logSumExp: logSumExp, shape: small.shape, type: smallType, head: head,
         keys: [smallCache.segment.keys[head / 2]])
       if kept { lender.tiles = try backend.probabilities(of: lender, segments: [smallCache.segment]) }
       let borrowers = (0..<2).compactMap { group -> Borrower? in
@@ -162,17 +184,17 @@ struct Cache {
       }
       return Loan(lender: lender, borrowers: borrowers)
     }
-    let output = try backend.makeTensor(rows: count, columns: 120)
+    let output = try backend.makeTensor(rows: count, columns: 6 * d)
     backend.attend(
-      BorrowRequest(loans: loans, groups: [0, 1], shape: Self.shape, type: type, output: output),
+      BorrowRequest(loans: loans, groups: [0, 1], shape: large.shape, type: type, output: output),
       segments: [largeCache.segment])
     let found = backend.read(output, rows: 0..<count)
     for position in 0..<count {
       for head in 0..<6 {
         let expected = large.product(small.row(head: map[head], position: position), group: head / 3)
-        for c in 0..<20 {
-          let difference = abs(Double(found[position * 120 + head * 20 + c]) - expected[c])
-          #expect(difference < Self.tolerance(type), "\(type), row \(position), head \(head)")
+        for c in 0..<d {
+          let difference = abs(Double(found[(position * 6 + head) * d + c]) - expected[c])
+          #expect(difference < tolerance, "\(smallType), \(type), row \(position), head \(head)")
         }
       }
     }
@@ -183,7 +205,7 @@ struct Cache {
   func keptRowsAreThoseRecomputed(set: InstructionSet, type: KVType) throws {
     // One long sequence, whose stretches are divided, or several short ones.
     for (count, sequences, rows) in [(900, 1, 1), (900, 1, 5), (130, 7, 3), (64, 7, 8), (65, 1, 2)] {
-      let heads = Heads(Self.shape, positions: count, seed: 5)
+      let heads = Heads(Self.shape(type), positions: count, seed: 5, type: type)
       let cache = try Cache(heads, set: set, type: type)
       let backend = cache.backend
       let columns = heads.shape.queryHeads * heads.shape.headDimension

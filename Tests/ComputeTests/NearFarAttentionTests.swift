@@ -4,8 +4,9 @@ import KindredCompute
 import Testing
 
 @Suite struct NearFarAttentionTests {
-  static let small = AttentionShape(queryHeads: 4, kvHeads: 2, headDimension: 12)
-  static let large = AttentionShape(queryHeads: 6, kvHeads: 2, headDimension: 20)
+  static func small(_ type: KVType) -> AttentionShape {
+    AttentionShape(queryHeads: 4, kvHeads: 2, headDimension: type.blockElements > 1 ? 64 : 12)
+  }
 
   /// What a KV head of the large layer does.
   struct Form: CustomTestStringConvertible {
@@ -46,16 +47,17 @@ import Testing
   }
 
   private func check(_ forms: [Form], rows: Range<Int>, set: InstructionSet, type: KVType, kept: Bool) throws {
-    let small = Heads(Self.small, positions: rows.upperBound, seed: 5)
-    let large = Heads(Self.large, positions: rows.upperBound, seed: 6)
+    let small = Heads(Self.small(type), positions: rows.upperBound, seed: 5, type: type)
+    let large = Heads(AttentionTests.shape(type), positions: rows.upperBound, seed: 6, type: type)
     let found = try run(forms, small: small, large: large, rows: rows, set: set, type: type, kept: kept)
-    let columns = 6 * 20
+    let d = large.shape.headDimension
+    let columns = 6 * d
     for (index, position) in rows.enumerated() {
       for head in 0..<6 {
         let row = Self.row(of: forms[head / 3], head: head, position: position, small: small, large: large)
         let expected = large.product(row, group: head / 3)
-        for c in 0..<20 {
-          let difference = abs(Double(found[index * columns + head * 20 + c]) - expected[c])
+        for c in 0..<d {
+          let difference = abs(Double(found[index * columns + head * d + c]) - expected[c])
           #expect(
             difference < AttentionTests.tolerance(type),
             "\(forms[head / 3].name), \(type), row \(position), head \(head)")
@@ -90,6 +92,7 @@ import Testing
     let smallCache = try Cache(small, set: set, type: type, rows: rows)
     let largeCache = try Cache(large, set: set, type: type, rows: rows)
     let backend = smallCache.backend
+    let d = large.shape.headDimension
     func lenders(_ heads: Heads, _ cache: Cache) throws -> [LentHead<CPUBackend>] {
       let shape = heads.shape
       let columns = shape.queryHeads * shape.headDimension
@@ -131,7 +134,7 @@ import Testing
       func blocks() throws -> [Int: CPUBackend.Page] {
         try window.neededBlocks(for: rows).reduce(into: [:]) {
           $0[$1] = try backend.makePage(
-            headDimension: 20, type: type, positions: KVPageLayout.blockPositions)
+            headDimension: d, type: type, positions: KVPageLayout.blockPositions)
         }
       }
       segment.near[group] = NearPages(window: window, keys: try blocks(), values: form.dropsValues ? try blocks() : nil)
@@ -139,13 +142,13 @@ import Testing
     }
     var all = segment
     (all.rows, all.firstPosition) = (0..<rows.upperBound, 0)
-    backend.store(try largeCache.tensor(large.key, 40), as: .keys, in: [all], type: type)
-    backend.store(try largeCache.tensor(large.value, 40), as: .values, in: [all], type: type)
-    let output = try backend.makeTensor(rows: rows.count, columns: 120)
+    backend.store(try largeCache.tensor(large.key, 2 * d), as: .keys, in: [all], type: type)
+    backend.store(try largeCache.tensor(large.value, 2 * d), as: .values, in: [all], type: type)
+    let output = try backend.makeTensor(rows: rows.count, columns: 6 * d)
     backend.attend(
       BorrowRequest(
-        loans: loans, groups: [0, 1], shape: Self.large, type: type, output: output, query: largeLenders[0].query,
-        products: try backend.makeTensor(rows: rows.count, columns: 20 * loans.reduce(0) { $0 + $1.borrowers.count })),
+        loans: loans, groups: [0, 1], shape: large.shape, type: type, output: output, query: largeLenders[0].query,
+        products: try backend.makeTensor(rows: rows.count, columns: d * loans.reduce(0) { $0 + $1.borrowers.count })),
       segments: [segment])
     return backend.read(output, rows: 0..<rows.count)
   }

@@ -45,8 +45,11 @@ struct SlowDecoder {
   ///   - tokens: a sequence from its first position on.
   ///   - plan: where attention comes from; `nil` for ordinary attention.
   ///   - lent: the small model's maps.
+  ///   - stored: what rounding leaves of a row's keys, or values, of all KV heads.
   /// - Returns: logits `[rows][vocabulary]` and the maps that were used.
-  func run(_ tokens: [Int32], plan: AttentionPlan? = nil, lent: Maps = []) -> (logits: [[Double]], maps: Maps) {
+  func run(
+    _ tokens: [Int32], plan: AttentionPlan? = nil, lent: Maps = [], stored: ([Double]) -> [Double] = { $0 }
+  ) -> (logits: [[Double]], maps: Maps) {
     let heads = configuration.numAttentionHeads
     let size = configuration.hiddenSize
     let dimension = size / heads
@@ -58,8 +61,10 @@ struct SlowDecoder {
       let name = "model.layers.\(layer)"
       let normal = hidden.map { normalize($0, "\(name).input_layernorm") }
       let query = normal.enumerated().map { rotate(linear($1, "\(name).self_attn.q_proj"), position: $0, dimension) }
-      let key = normal.enumerated().map { rotate(linear($1, "\(name).self_attn.k_proj"), position: $0, dimension) }
-      let value = normal.map { linear($0, "\(name).self_attn.v_proj") }
+      let key = normal.enumerated().map {
+        stored(rotate(linear($1, "\(name).self_attn.k_proj"), position: $0, dimension))
+      }
+      let value = normal.map { stored(linear($0, "\(name).self_attn.v_proj")) }
       let used = (0..<heads).map { head -> [[Double]] in
         tokens.indices.map { row -> [Double] in
           let group = head / groupSize

@@ -30,6 +30,33 @@ import Testing
     #expect(store.byteCount == 0)
   }
 
+  /// Blocks of 32 elements: 34 or 18 bytes, in pages and in near windows.
+  @Test(arguments: [(KVType.q8_0, 34), (.q4_0, 18)])
+  func blocksAreCountedExactly(type: KVType, bytes: Int) throws {
+    let shape = AttentionShape(queryHeads: 2, kvHeads: 1, headDimension: 96)
+    let store = KVStore(
+      backend: try CPUBackend(threads: 1, instructionSet: .generic), layerCount: 2, shape: shape, type: type)
+    store.keepNear(NearWindow(positions: 20), layer: 1, head: 0, dropsValues: false)
+    let sequence = store.addSequence()
+    try store.pad(sequence, to: 130)
+    let row = 3 * bytes
+    // 3 layers' parts in 3 pages; the next row, at 130, sees 111 to 129: blocks 6, 7 and 8.
+    #expect(store.byteCount == (3 * 3 * 64 + 3 * 16) * row)
+    #expect(store.fullByteCount == 4 * 3 * 64 * row)
+  }
+
+  @Test func headsFillBlocksOrAreRefused() throws {
+    #expect(throws: ComputeError.headDimension(type: .q4_0, found: 80)) { try KVType.q4_0.check(headDimension: 80) }
+    let backend = try CPUBackend(threads: 1, instructionSet: .generic)
+    #expect(throws: ComputeError.headDimension(type: .q8_0, found: 8)) {
+      try backend.makePage(headDimension: 8, type: .q8_0)
+    }
+    for type in KVType.allCases { try type.check(headDimension: 64) }
+    #expect(
+      ComputeError.headDimension(type: .q8_0, found: 8).description
+        == "KV type q8_0: expected a head dimension in multiples of 32, found 8")
+  }
+
   @Test func droppedUnitsStayDropped() throws {
     let store = try makeStore()
     let first = store.addSequence()

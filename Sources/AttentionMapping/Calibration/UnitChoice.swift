@@ -158,7 +158,10 @@ package struct UnitChoice<B: Backend> {
     let options = calibration.options
     let plan = calibration.plan(mapped, fits: fits)
     let large = calibration.pair.large.configuration
-    let unit = options.context * large.attention.headDimension * options.kvType.byteCount
+    func bytes(_ shape: AttentionShape, positions: Int) -> Int {
+      KVPageLayout.byteCount(headDimension: shape.headDimension, type: options.kvType, positions: positions)
+    }
+    let unit = bytes(large.attention, positions: options.context)
     let near = options.near.map { min(options.context, $0.positions + $0.sinks) } ?? 0
     let own = plan.units.joined().reduce(0) { total, attention in
       let keys = attention == .own ? unit : unit / options.context * near
@@ -167,8 +170,8 @@ package struct UnitChoice<B: Backend> {
       return total + keys + unit
     }
     let lender = calibration.pair.small?.configuration.attention
-    let lent = plan.lenderDepth * 2 * options.context * (lender.map { $0.kvHeads * $0.headDimension } ?? 0)
-    return own + lent * options.kvType.byteCount
+    let lentParts = plan.lenderDepth * 2 * (lender?.kvHeads ?? 0)
+    return own + (lender.map { lentParts * bytes($0, positions: options.context) } ?? 0)
   }
 }
 

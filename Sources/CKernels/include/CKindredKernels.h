@@ -217,9 +217,12 @@ typedef struct {
   /// out = silu(gate) · up, over n elements. out may be gate or up.
   void (*silu_multiply)(const float *gate, const float *up, size_t n, float *out);
 
-  /// Keys of one page: [page / 16][d][16]; `slot` < 64. Types F32, F16, BF16 (round to nearest even).
+  /// Keys of one page: [page / 16][d][16]; `slot` < 64. Types F32, F16, BF16 (round to nearest even). Q8_0 and Q4_0, where
+  /// d is a multiple of 32: [page / 16][d / 32] times the F16 scales of 16 keys and their quants, [32][16], or, of columns
+  /// i and i + 16 in the low and the high half of a byte, [16][16].
   void (*store_key)(kindred_type type, const float *key, size_t d, size_t slot, void *page);
-  /// Values of one page: [page][d].
+  /// Values of one page: [page][d]; or [page / 16][d / 32] times the F16 scales of 16 values and their quants, [16][32] or
+  /// [16][16]. Of keys and of values, 16 positions from a multiple of 16 on lie together.
   void (*store_value)(kindred_type type, const float *value, size_t d, size_t slot, void *page);
 
   /// s[i · 64 + j] = scale · ⟨q_i, key_j⟩ for i < m, j < count (positions past `count` in its block of 16 may be
