@@ -22,8 +22,9 @@ public struct PlannedModel: Sendable, Hashable {
   /// A hash of the vocabulary; `nil` for random weights, which have none and fit any.
   public var vocabulary: String?
 
+  /// - Parameter name: a path, of which the last part is kept: a plan is for others, too.
   public init(name: String, configuration: DecoderConfiguration, vocabulary: String?) {
-    self.init(name: name, shape: configuration.shape, vocabulary: vocabulary)
+    self.init(name: URL(fileURLWithPath: name).lastPathComponent, shape: configuration.shape, vocabulary: vocabulary)
   }
 
   public init(name: String, shape: ModelShape, vocabulary: String?) {

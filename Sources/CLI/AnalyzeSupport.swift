@@ -25,19 +25,12 @@ struct AnalyzeOptions: ParsableArguments {
     help: ArgumentHelp("Tokens on which a map is established.", valueName: "tokens"))
   var establishTokens = 100
 
-  @Option(help: "The type of stored keys and values.")
-  var kvType: KVType = .f16
-
-  @Option(help: "Threads to compute with (default: physical cores).")
-  var threads: Int?
+  @OptionGroup var engine: EngineOptions
 
   @Flag(help: "Print the result as one JSON object.")
   var json = false
 
   func validate() throws {
-    if let threads, !(1...1024).contains(threads) {
-      throw ValidationError("--threads: expected 1 to 1024, found \(threads)")
-    }
     var recipe = PaperRecipe(layers: .back(ratio: 0))
     recipe.establishmentTokens = establishTokens
     recipe.minimumTokens = max(1, min(recipe.minimumTokens, establishTokens))
@@ -55,17 +48,6 @@ struct AnalyzeOptions: ParsableArguments {
     } catch {
       throw FileError(path: output, expected: "a folder that can be written to", found: "none")
     }
-  }
-
-  /// Loads both models.
-  fileprivate func load() throws -> (large: LanguageModel<CPUBackend>, small: LanguageModel<CPUBackend>) {
-    let backend = try CPUBackend(threads: threads)
-    // A name that is wrong is said before gigabytes are read.
-    let (openedLarge, openedSmall) = (try openModel(model), try openModel(small))
-    let large = try loadModel(openedLarge, on: backend)
-    let small = try loadModel(openedSmall, on: backend)
-    try large.requireVocabulary(of: small)
-    return (large, small)
   }
 }
 
@@ -106,11 +88,14 @@ extension AnalysisCommand {
   }
 
   func run() throws {
-    let texts = try options.text.map { try readCalibrationText($0) }
+    let texts = try options.text.map { try readStrictText($0) }
     try options.prepareFolder()
-    let (large, small) = try options.load()
+    let backend = try options.engine.backend()
+    let (large, lender) = try options.engine.load(options.model, on: backend, small: options.small, on: backend)
+    guard let small = lender else { preconditionFailure("a small model was named") }
+    try large.requireVocabulary(of: small)
     guard let tokenizer = large.tokenizer else { throw PromptError.noTokenizer(model: large.name) }
-    var pair = AnalysedPair(large: large.decoder, small: small.decoder, kvType: options.kvType)
+    var pair = AnalysedPair(large: large.decoder, small: small.decoder, kvType: options.engine.kvType)
     pair.establishmentTokens = options.establishTokens
     let tokens = try texts.map { try tokenizer.promptTokens($0) }
     let start = ContinuousClock.now

@@ -72,11 +72,7 @@ struct CalibrateCommand: ParsableCommand {
   @Option(help: "Chooses windows and rows of the text.")
   var seed: UInt64 = 0
 
-  @Option(help: "The type of stored keys and values.")
-  var kvType: KVType = .f16
-
-  @Option(help: "Threads to compute with (default: physical cores).")
-  var threads: Int?
+  @OptionGroup var engine: EngineOptions
 
   @Option(
     name: .shortAndLong,
@@ -95,9 +91,6 @@ struct CalibrateCommand: ParsableCommand {
       throw ValidationError("expected one of --ratio, --kv-budget and --max-kl, found several")
     }
     if nearWindow < 0 { throw ValidationError("--near-window: expected 0 or more positions, found \(nearWindow)") }
-    if let threads, !(1...1024).contains(threads) {
-      throw ValidationError("--threads: expected 1 to 1024, found \(threads)")
-    }
     if (small == nil) == (far == .small) {
       throw ValidationError(
         far == .small
@@ -122,16 +115,15 @@ struct CalibrateCommand: ParsableCommand {
     if let kvBudget { options.budget = .bytes(kvBudget) }
     if let maxKl { options.budget = .divergence(maxKl) }
     options.seed = seed
-    options.kvType = kvType
+    options.kvType = engine.kvType
     return options
   }
 
   func run() throws {
     let output = try output ?? calibratedPlanPath(model: model, small: small ?? "", ratio: ratio ?? defaultRatio)
-    let texts = try text.map { try readCalibrationText($0) }
-    let backend = try CPUBackend(threads: threads)
-    let large = try loadModel(openModel(model), on: backend)
-    let smallModel = try small.map { try loadModel(openModel($0), on: backend) }
+    let texts = try text.map { try readStrictText($0) }
+    let backend = try engine.backend()
+    let (large, smallModel) = try engine.load(model, on: backend, small: small, on: backend)
     if let smallModel { try large.requireVocabulary(of: smallModel) }
     guard let tokenizer = large.tokenizer else { throw PromptError.noTokenizer(model: large.name) }
     let calibration = try Calibration(
@@ -209,13 +201,3 @@ private struct CalibrationReport: Encodable {
 
 extension CalibrationOptions.Granularity: ExpressibleByArgument {}
 extension CalibrationOptions.Source: ExpressibleByArgument {}
-
-/// The text of a file that must be one: UTF-8 without zero bytes, and not empty.
-func readCalibrationText(_ path: String) throws -> String {
-  let data = Data(try readText(path).utf8)
-  if data.isEmpty { throw FileError(path: path, found: "an empty one") }
-  if data.contains(0) || String(decoding: data, as: UTF8.self).contains("\u{FFFD}") {
-    throw FileError(path: path, found: "bytes that are no UTF-8")
-  }
-  return String(decoding: data, as: UTF8.self)
-}

@@ -25,6 +25,16 @@ func readText(_ path: String) throws(FileError) -> String {
   return String(decoding: data, as: UTF8.self)
 }
 
+/// The text of a file that must be one: UTF-8 without zero bytes, and not empty.
+func readStrictText(_ path: String) throws -> String {
+  let data = Data(try readText(path).utf8)
+  if data.isEmpty { throw FileError(path: path, found: "an empty one") }
+  if data.contains(0) || String(decoding: data, as: UTF8.self).contains("\u{FFFD}") {
+    throw FileError(path: path, found: "bytes that are no UTF-8")
+  }
+  return String(decoding: data, as: UTF8.self)
+}
+
 /// A file that cannot be used.
 struct FileError: Error, CustomStringConvertible {
   let path: String

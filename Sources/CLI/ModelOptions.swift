@@ -46,14 +46,10 @@ struct ModelOptions: ParsableArguments {
   @Option(help: ArgumentHelp("A plan of the attention instead of a recipe.", valueName: "file"))
   var plan: String?
 
-  @Option(help: "The type of stored keys and values.")
-  var kvType: KVType = .f16
+  @OptionGroup var engine: EngineOptions
 
   @Option(name: .customLong("small-kv-type"), help: "The type of the small model's (default: that of --kv-type).")
   var smallKVType: KVType?
-
-  @Option(help: "Threads to compute with (default: physical cores).")
-  var threads: Int?
 
   func validate() throws {
     let layerArguments = (ratio == nil ? [] : ["--ratio"]) + (mapLayers == nil ? [] : ["--map-layers"])
@@ -75,9 +71,6 @@ struct ModelOptions: ParsableArguments {
       if let given = ((mapLayers == nil ? [] : ["--map-layers"]) + recipeOptions.given).first {
         throw ValidationError("--recipe calibrated: expected --ratio, found \(given)")
       }
-    }
-    if let threads, !(1...1024).contains(threads) {
-      throw ValidationError("--threads: expected 1 to 1024, found \(threads)")
     }
     if let ratio, !(0...1).contains(ratio) {
       throw ValidationError("--ratio: expected a number from 0 to 1, found \(ratio)")
@@ -126,32 +119,27 @@ struct ModelOptions: ParsableArguments {
 
   /// Loads the models, with progress on standard error.
   func load() throws -> LoadedModels<CPUBackend> {
-    let backend = try CPUBackend(threads: threads)
+    let backend = try engine.backend()
     return try load(large: backend, small: backend)
   }
 
   /// Loads the models so that the operations of each can be timed.
   func loadProfiled() throws -> LoadedModels<ProfilingBackend<CPUBackend>> {
-    let backend = try CPUBackend(threads: threads)
+    let backend = try engine.backend()
     return try load(large: ProfilingBackend(backend), small: ProfilingBackend(backend))
   }
 
   private func load<B: Backend>(large largeBackend: B, small smallBackend: B) throws -> LoadedModels<B> {
     let start = ContinuousClock.now
-    let openedLarge = try openModel(model)
-    let openedSmall = try small.map { try openModel($0) }
-    // What does not fit is said before gigabytes are read.
     let source = try source
-    try source.check(large: openedLarge, small: openedSmall)
-    try openedLarge.check(kvType: kvType)
-    try openedSmall?.check(kvType: smallKVType ?? kvType)
-    let large = try loadModel(openedLarge, on: largeBackend)
-    let smallModel = try openedSmall.map { try loadModel($0, on: smallBackend) }
+    let (large, smallModel) = try engine.load(
+      model, on: largeBackend, small: small, on: smallBackend, smallKVType: smallKVType, check: source.check)
     let mapping = try source.mapping(large: large, small: smallModel)
     return LoadedModels(
       large: large, small: smallModel, mapping: mapping, plan: try planPath,
       mappedLayers: mapping == nil ? [] : try source.mappedLayers(of: large.decoder.configuration.layerCount),
-      kvType: kvType, smallKVType: smallKVType ?? kvType, loadSeconds: (ContinuousClock.now - start).seconds)
+      kvType: engine.kvType, smallKVType: smallKVType ?? engine.kvType,
+      loadSeconds: (ContinuousClock.now - start).seconds)
   }
 }
 
@@ -159,6 +147,39 @@ struct ModelOptions: ParsableArguments {
 func openModel(_ argument: String) throws -> OpenedModel {
   if argument.hasPrefix("random:") { return OpenedModel(random: try RandomModel(argument)) }
   return try OpenedModel(path: ModelStore().locate(argument))
+}
+
+/// How every command computes that runs models.
+struct EngineOptions: ParsableArguments {
+  @Option(help: "The type of stored keys and values.")
+  var kvType: KVType = .f16
+
+  @Option(help: "Threads to compute with (default: physical cores).")
+  var threads: Int?
+
+  func validate() throws {
+    if let threads, !(1...1024).contains(threads) {
+      throw ValidationError("--threads: expected 1 to 1024, found \(threads)")
+    }
+  }
+
+  func backend() throws -> CPUBackend { try CPUBackend(threads: threads) }
+
+  /// Loads a model and, if there is one, the small model that lends to it.
+  ///
+  /// - Parameter check: refuses what does not fit, before gigabytes are read.
+  func load<B: Backend>(
+    _ model: String, on largeBackend: B, small: String?, on smallBackend: B, smallKVType: KVType? = nil,
+    check: (OpenedModel, OpenedModel?) throws -> Void = { _, _ in }
+  ) throws -> (large: LanguageModel<B>, small: LanguageModel<B>?) {
+    let opened = (large: try openModel(model), small: try small.map { try openModel($0) })
+    try opened.large.check(kvType: kvType)
+    try opened.small?.check(kvType: smallKVType ?? kvType)
+    try check(opened.large, opened.small)
+    return (
+      try loadModel(opened.large, on: largeBackend), try opened.small.map { try loadModel($0, on: smallBackend) }
+    )
+  }
 }
 
 /// Where the calibrated plan of two models stands.

@@ -112,8 +112,8 @@ extension CPUBackend {
   private static let planes = 2
   /// Rows from which products go through matrix tiles: a whole tile.
   private static let manyRows = KINDRED_TILE_ROWS
-  /// Rows below which quantised weights, too, meet what rounding to int8 or bf16 has left. Short prompts and batches of
-  /// decoding sequences stay that precise, and unpacking weights takes much of their time anyway.
+  /// Rows below which quantised weights, too, meet what rounding to int8 or bf16 has left, where a product asks for it:
+  /// short prompts stay that precise, and unpacking weights takes much of their time anyway.
   private static let preciseRows = 128
   /// Sums of both planes of some panels: 16 KB.
   private static let jointSums = 1 << 12

@@ -51,6 +51,16 @@ public struct AnalysedPair<B: Backend> {
     guard tokens.count >= needed else { throw .tooShort(needed: needed, found: tokens.count) }
     return stride(from: 0, to: needed, by: establishmentTokens).map { Array(tokens[$0..<$0 + establishmentTokens]) }
   }
+
+  /// How alike all heads are over each of the first texts of τ_t tokens, every one read from an empty cache.
+  func similarities(
+    _ count: Int, of tokens: [Int32], progress: (_ share: Double, _ step: String) -> Void
+  ) throws -> [SimilaritySums] {
+    try windows(count, of: tokens).enumerated().map { number, window in
+      progress(Double(number) / Double(count), "comparing heads over window \(number + 1) of \(count)")
+      return try reader().read(window)
+    }
+  }
 }
 
 /// An analysis of a pair.

@@ -15,12 +15,8 @@ public struct SimilarityAnalysis: Analysis {
   public func run<B: Backend>(
     _ pair: AnalysedPair<B>, texts: [[Int32]], progress: (_ share: Double, _ step: String) -> Void
   ) throws -> AnalysisReport {
-    let windows = try pair.windows(windows, of: texts[0])
-    var sums = try pair.reader().read(windows[0])
-    for (number, window) in windows.enumerated().dropFirst() {
-      progress(Double(number) / Double(windows.count), "comparing heads over window \(number + 1)")
-      sums.add(try pair.reader().read(window))
-    }
+    let all = try pair.similarities(windows, of: texts[0], progress: progress)
+    let sums = all.dropFirst().reduce(into: all[0]) { $0.add($1) }
     let cosines = (0..<sums.largeCount).map { head in (0..<sums.smallCount).map { sums.value(head, $0) } }
     let best = (0..<sums.largeCount).map(sums.best)
     return report(pair, cosines: cosines, best: best)

@@ -16,12 +16,9 @@ public struct UsageAnalysis: Analysis {
   public func run<B: Backend>(
     _ pair: AnalysedPair<B>, texts: [[Int32]], progress: (_ share: Double, _ step: String) -> Void
   ) throws -> AnalysisReport {
-    let windows = try pair.windows(windows, of: texts[0])
     var counts = Array(repeating: 0, count: pair.layers.small * pair.heads.small)
     var used: [Double] = []
-    for (number, window) in windows.enumerated() {
-      progress(Double(number) / Double(windows.count), "mapping window \(number + 1) of \(windows.count)")
-      let sums = try pair.reader().read(window)
+    for sums in try pair.similarities(windows, of: texts[0], progress: progress) {
       let best = (0..<sums.largeCount).map(sums.best)
       for head in best { counts[head] += 1 }
       used.append(Double(Set(best).count))
