@@ -132,7 +132,7 @@ public struct JSONNode: Sendable {
     self.init(path: path, keyPath: "", value: value)
   }
 
-  init(path: String, keyPath: String, value: JSONValue) {
+  package init(path: String, keyPath: String, value: JSONValue) {
     self.path = path
     self.keyPath = keyPath
     self.value = value

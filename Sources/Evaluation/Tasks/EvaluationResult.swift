@@ -1,0 +1,94 @@
+// What an evaluation found, as it is stored and reported.
+
+/// A number with its 95% bootstrap interval.
+public struct Estimate: Sendable, Hashable, Codable {
+  public var value: Double
+  public var low: Double
+  public var high: Double
+
+  public init(value: Double, low: Double, high: Double) {
+    self.value = value
+    self.low = low
+    self.high = high
+  }
+}
+
+/// What one method reached on a task. Keys of dictionaries are metrics.
+public struct MethodResult: Sendable, Hashable, Codable {
+  /// As on the command line: `unmapped`, `small`, `paper:0.5`, `plan:w64-50.json`.
+  public var method: String
+  public var scores: [String: Estimate]
+  /// Scores less those of the unmapped model on the same items; empty for the unmapped model itself, and where it did
+  /// not run.
+  public var differences: [String: Estimate]
+  /// By group.
+  public var groups: [String: [String: Estimate]]
+  /// KV bytes held for the longest item at its end, of both models.
+  public var kvBytes: Int
+  /// What the unmapped model would hold.
+  public var unmappedKVBytes: Int
+  /// Seconds of computing, those of an interrupted run included.
+  public var seconds: Double
+  /// What a reader should know, for people: prompts that lost their middle, the window that was chosen.
+  public var notes: [String]?
+
+  private enum CodingKeys: String, CodingKey {
+    case method, scores, differences, groups, seconds, notes
+    case kvBytes = "kv_bytes"
+    case unmappedKVBytes = "unmapped_kv_bytes"
+  }
+}
+
+/// A task's results, and all that is needed to repeat them. Encoded in snake case, like all JSON of the command line.
+public struct EvaluationResult: Sendable, Hashable, Codable {
+  public var task: String
+  public var items: Int
+  /// Lines of data that could not be read and were left out.
+  public var skippedItems: Int
+  public var methods: [MethodResult]
+  public var provenance: Provenance
+
+  public init(task: String, items: Int, skippedItems: Int, methods: [MethodResult], provenance: Provenance) {
+    self.task = task
+    self.items = items
+    self.skippedItems = skippedItems
+    self.methods = methods
+    self.provenance = provenance
+  }
+
+  private enum CodingKeys: String, CodingKey {
+    case task, items, methods, provenance
+    case skippedItems = "skipped_items"
+  }
+}
+
+/// Where a result comes from.
+public struct Provenance: Sendable, Hashable, Codable {
+  /// ISO 8601, when the run ended.
+  public var date: String
+  public var kindredVersion: String
+  public var commandLine: [String]
+  public var seed: UInt64
+  /// SHA-256 by the name of the file, without folders: models, data, plans.
+  public var files: [String: String]
+  /// Processor, operating system, instruction set, threads.
+  public var machine: [String: String]
+
+  public init(
+    date: String, kindredVersion: String, commandLine: [String], seed: UInt64, files: [String: String],
+    machine: [String: String]
+  ) {
+    self.date = date
+    self.kindredVersion = kindredVersion
+    self.commandLine = commandLine
+    self.seed = seed
+    self.files = files
+    self.machine = machine
+  }
+
+  private enum CodingKeys: String, CodingKey {
+    case date, seed, files, machine
+    case kindredVersion = "kindred_version"
+    case commandLine = "command_line"
+  }
+}
