@@ -36,7 +36,7 @@ struct ReportCommandTests {
     try write("{", to: "broken.json")
     let report = try run(["report", path(""), "-o", path("out"), "--json"])
     #expect(report.code == 0 && report.json?["results"] as? Int == 1)
-    #expect(report.errors.count == 1 && report.errors[0].contains("not in the report: broken.json: JSON"))
+    #expect(report.errors.count == 1 && report.errors[0].contains("not in the report: broken.json: at byte 1: JSON"))
     let html = try String(contentsOfFile: path("out/report.html"), encoding: .utf8)
     #expect(html.contains("chat: \(Self.tiny) + \(Self.tiny)"))
     #expect(FileManager.default.fileExists(atPath: path("out/report.md")))

@@ -24,7 +24,8 @@ struct AnalysisSection {
       }),
     "layers": Info(
       title: "Which layers can borrow (Fig. 2, Table 2)",
-      about: "One part of the large model borrows at a time. Where the divergence is large, that part should keep its own "
+      about:
+        "One part of the large model borrows at a time. Where the divergence is large, that part should keep its own "
         + "attention.",
       charts: { [$0.costByPart] }),
     "strategies": Info(

@@ -97,9 +97,10 @@ struct ResultFolder {
     if node.value("task") != nil, node.value("methods") != nil {
       evaluations.append(Found(file: file, result: try EvaluationResult(node)))
     } else if node.value("scenario") != nil {
+      let conditions = node.texts(["model", "small_model", "plan", "kv_type", "small_kv_type", "threads", "isa"])
       let run = ScenarioRun(
         result: try ScenarioResult(node.child("scenario")),
-        conditions: node.texts(["model", "small_model", "plan", "kv_type", "small_kv_type", "threads", "isa"]))
+        conditions: conditions.map { ($0.name, Self.withoutFolders($0.value)) })
       scenarios.append(Found(file: file, result: run))
     } else if node.value("analysis") != nil {
       try add(analysis: node, of: file)
@@ -121,7 +122,7 @@ struct ResultFolder {
     let (large, small) = (try node.stringIfPresent("model"), try node.stringIfPresent("small_model"))
     let index = analysisIndex(folder: Self.folder(of: file), name: name)
     analyses[index].findings = findings
-    if let large, let small { analyses[index].models = (large, small) }
+    if let large, let small { analyses[index].models = (Self.withoutFolders(large), Self.withoutFolders(small)) }
   }
 
   /// Tables belong to the analysis by whose name theirs begins.
@@ -134,6 +135,11 @@ struct ResultFolder {
     if let index = analyses.firstIndex(where: { $0.folder == folder && $0.name == name }) { return index }
     analyses.append(AnalysisRun(folder: folder, name: name))
     return analyses.count - 1
+  }
+
+  /// The last part of a path, and all of what is none: where models lie on a machine is of no use to others.
+  private static func withoutFolders(_ name: String) -> String {
+    name.hasPrefix("/") ? URL(fileURLWithPath: name).lastPathComponent : name
   }
 
   private static func folder(of file: String) -> String {
