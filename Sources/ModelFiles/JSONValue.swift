@@ -132,6 +132,7 @@ public struct JSONNode: Sendable {
     self.init(path: path, keyPath: "", value: value)
   }
 
+  /// A value that was found in the file at `path`.
   package init(path: String, keyPath: String, value: JSONValue) {
     self.path = path
     self.keyPath = keyPath
