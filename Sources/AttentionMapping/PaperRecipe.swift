@@ -23,6 +23,9 @@ public struct PaperRecipe: Sendable, Hashable {
   /// τ_e: the fewest tokens on which a map is established. With a shorter prompt the large model first generates
   /// alone until there are that many.
   public var minimumTokens = 20
+  /// Where it is set, small heads are drawn by this seed instead of compared: a control, which says what the comparison
+  /// is worth.
+  public var drawSeed: UInt64?
   /// After how many generated tokens the map is found anew, on the last τ_t tokens; never where `nil`.
   public var remapEvery: Int?
 
@@ -46,7 +49,9 @@ public struct PaperRecipe: Sendable, Hashable {
   /// - Throws: `RecipeError` or `LayerSelection.SelectionError`.
   public func check(layerCount: Int) throws {
     if let problem { throw RecipeError(description: problem) }
-    _ = try layers.count(of: layerCount)
+    if try layers.layers(of: layerCount) == nil, drawSeed != nil {
+      throw RecipeError(description: "strategy: expected one that needs no comparison for heads that are drawn")
+    }
   }
 
   /// The plan for a prompt, from the attention of both models over its first tokens.
@@ -61,7 +66,11 @@ public struct PaperRecipe: Sendable, Hashable {
     large: LentAttention<B>, small: LentAttention<B>, layerCounts: (large: Int, small: Int),
     runs: (large: SequenceRows, small: SequenceRows), backend: B
   ) throws -> AttentionPlan {
-    let compared = try layers.layers(of: layerCounts.large) ?? Array(0..<layerCounts.large)
+    let chosen = try layers.layers(of: layerCounts.large)
+    if let drawSeed, let chosen {
+      return drawnPlan(seed: drawSeed, layers: chosen, layerCounts: layerCounts, shapes: (large.shape, small.shape))
+    }
+    let compared = chosen ?? Array(0..<layerCounts.large)
     let sums = try HeadSimilarity(similarity, backend: backend).sums(
       of: large, layers: compared, with: small, layerCount: layerCounts.small, runs: runs)
     return try plan(sums, layers: compared, layerCount: layerCounts.large, shapes: (large.shape, small.shape))
@@ -81,6 +90,26 @@ public struct PaperRecipe: Sendable, Hashable {
         let first = index * heads + group * groupSize
         plan.units[layer][group] = .mapped(
           near: nil, far: .small(mixture(sums, heads: first..<first + groupSize, smallHeads: shapes.small.queryHeads)))
+      }
+    }
+    return plan
+  }
+
+  /// The same units with small heads by chance.
+  private func drawnPlan(
+    seed: UInt64, layers: [Int], layerCounts: (large: Int, small: Int),
+    shapes: (large: AttentionShape, small: AttentionShape)
+  ) -> AttentionPlan {
+    var generator = SeededGenerator(seed: seed)
+    var plan = AttentionPlan.own(layers: layerCounts.large, kvHeads: shapes.large.kvHeads)
+    for layer in layers {
+      for group in plan.units[layer].indices where groups?.contains(group) ?? true {
+        plan.units[layer][group] = .borrowed(
+          (0..<shapes.large.groupSize).map { _ in
+            HeadIndex(
+              layer: .random(in: 0..<layerCounts.small, using: &generator),
+              head: .random(in: 0..<shapes.small.queryHeads, using: &generator))
+          })
       }
     }
     return plan

@@ -8,7 +8,12 @@ import KindredEvaluation
 struct EvaluateCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "evaluate",
-    abstract: "Measures a model's quality.",
+    abstract: "Measures a model's quality, by several methods side by side.",
+    discussion: """
+      One run evaluates the unmapped model, the small one, the paper's recipe, plans and controls on the same items \
+      (--methods), and gives each score and each difference from the unmapped model a 95% interval. Answers go to a \
+      journal as they are found: an interrupted run goes on where it stopped.
+      """,
     subcommands: [PerplexityCommand.self])
 }
 
@@ -18,10 +23,13 @@ struct PerplexityCommand: ParsableCommand {
     abstract: "Measures how well a text is predicted.",
     discussion: """
       The text's tokens are cut into windows, each run from an empty cache. With -s the same model unmapped runs \
-      beside, and the divergence between the two is reported.
+      beside, and the divergence between the two is reported; --methods compares several beside one unmapped run. \
+      Perplexity is that of tokens; for words (parts between white space) and UTF-8 bytes the same sum is spread over \
+      those of the scored tokens.
       """)
 
   @OptionGroup var models: ModelOptions
+  @OptionGroup var methods: MethodOptions
 
   @Option(help: ArgumentHelp("The text.", valueName: "file"))
   var data: String
@@ -41,11 +49,12 @@ struct PerplexityCommand: ParsableCommand {
   @Option(help: "Tokens read at a time; does not change results.")
   var chunk = 128
 
-  @Flag(help: "Print the result as one JSON object.")
-  var json = false
-
   func validate() throws {
     if let problem = options.problem { throw ValidationError(problem) }
+    try methods.validate(with: models)
+    if methods.output != nil, methods.methods == nil {
+      throw ValidationError("--output: expected --methods, found none")
+    }
   }
 
   private var options: PerplexityOptions {
@@ -59,23 +68,44 @@ struct PerplexityCommand: ParsableCommand {
   }
 
   func run() throws {
+    try methods.checkOutput()
     let text = try readText(data)
     let loaded = try models.load()
-    guard let tokenizer = loaded.large.tokenizer else { throw PromptError.noTokenizer(model: loaded.large.name) }
-    let tokens = try tokenizer.promptTokens(text)
-    let start = ContinuousClock.now
-    let line = StatusLine()
-    let result = try PerplexityEvaluation(
-      loaded.large, mapping: loaded.mapping, options: options, sessionOptions: loaded.sessionOptions
-    ).run(tokens) { done, total, soFar in
-      let left = (ContinuousClock.now - start).seconds / Double(done) * Double(total - done)
-      line.show("window \(done) of \(total), perplexity \(soFar.perplexity.formatted(digits: 3)), \(Int(left)) s left")
+    let list = methods.methods == nil ? [] : try methods.list(for: models)
+    // Files are hashed where the hash is stored.
+    let provenance =
+      try list.isEmpty && methods.journalPath == nil
+      ? nil
+      : RunProvenance(loaded, models: models, methods: list, data: data == "-" ? [] : [data], seed: methods.seed)
+    let setup = try methods.models(loaded, options: models)
+    let task =
+      try list.isEmpty
+      ? PerplexityTask(
+        mapping: loaded.mapping, models: setup, options: options, sessionOptions: loaded.sessionOptions)
+      : PerplexityTask(methods: list, models: setup, options: options, sessionOptions: loaded.sessionOptions)
+    let line = RemainingTime()
+    let findings = try task.run(
+      text, journalPath: methods.journalPath, inputs: provenance?.inputs ?? ""
+    ) { done, total, soFar in
+      let perplexities = soFar.map { $0.perplexity.formatted(digits: 3) }.joined(separator: " ")
+      line.show(Double(done) / Double(total), "window \(done) of \(total), perplexity \(perplexities)")
     }
     line.clear()
-    if json { return try printJSON(Joined(result, loaded.conditions)) }
+    guard !list.isEmpty, let provenance else { return try report(findings.results[0], loaded) }
+    try methods.report(
+      EvaluationResult(
+        task: PerplexityTask<CPUBackend>.name, items: findings.windows, skippedItems: 0,
+        methods: try findings.methodResults(seed: methods.seed), provenance: provenance.finished()))
+  }
+
+  private func report(_ result: PerplexityResult, _ loaded: LoadedModels<CPUBackend>) throws {
+    if methods.json { return try printJSON(Joined(result, loaded.conditions)) }
     print(
       "perplexity \(result.perplexity.formatted(digits: 4)) over \(result.tokensScored) tokens of \(result.windows) windows"
     )
+    if let word = result.wordPerplexity, let byte = result.bytePerplexity {
+      print("of words \(word.formatted(digits: 4)), of bytes \(byte.formatted(digits: 4))")
+    }
     if let unmapped = result.unmappedPerplexity, let divergence = result.klToUnmapped, let top = result.top1Agreement {
       print(
         "unmapped \(unmapped.formatted(digits: 4)), factor \((result.perplexity / unmapped).formatted(digits: 4)), "

@@ -3,6 +3,9 @@
 import ArgumentParser
 import Foundation
 
+/// The version of the tool and the library.
+let kindredVersion = "0.1.0"
+
 @main
 struct KindredCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
@@ -17,6 +20,7 @@ struct KindredCommand: AsyncParsableCommand {
         kindred fetch qwen2.5-coder
         kindred generate -m qwen2.5-coder-1.5b -s qwen2.5-coder-0.5b -p "def fibonacci(n):"
       """,
+    version: kindredVersion,
     subcommands: [
       FetchCommand.self, GenerateCommand.self, ChatCommand.self, CalibrateCommand.self, EvaluateCommand.self,
       AnalyzeCommand.self, BenchCommand.self, ReportCommand.self, InspectCommand.self,

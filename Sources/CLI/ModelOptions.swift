@@ -89,12 +89,17 @@ struct ModelOptions: ParsableArguments {
   private var source: MappingSource {
     get throws {
       if let plan = try planPath { return .plan(try PlanFile(path: plan)) }
-      return .recipe(try recipeOptions.recipe(layers))
+      return .recipe(try paperRecipe)
     }
   }
 
+  /// The paper's recipe as the options give it.
+  var paperRecipe: PaperRecipe {
+    get throws { try recipeOptions.recipe(layers) }
+  }
+
   /// The plan file that is used, if any.
-  private var planPath: String? {
+  var planPath: String? {
     get throws {
       guard recipe == .calibrated, let small else { return plan }
       let share = ratio ?? defaultRatio

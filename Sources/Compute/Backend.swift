@@ -36,6 +36,8 @@ public protocol Backend: AnyObject, Sendable {
   ) throws(ComputeError) -> Matrix
   /// Allocates a zeroed page, or a block of as many `positions`; of a head that fills whole blocks of the type.
   func makePage(headDimension: Int, type: KVType, positions: Int) throws(ComputeError) -> Page
+  /// Allocates a page, or a block, with what another one holds.
+  func copyPage(_ page: Page) throws(ComputeError) -> Page
   /// Copies host values over the first rows of `tensor`.
   func write(_ values: [Float], to tensor: Tensor)
   /// Copies rows to the host, row after row.

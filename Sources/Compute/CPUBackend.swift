@@ -55,6 +55,11 @@ public final class CPUBackend: Backend {
       memory = try AlignedBuffer(
         byteCount: KVPageLayout.byteCount(headDimension: headDimension, type: type, positions: positions))
     }
+
+    init(copying other: Page) throws(ComputeError) {
+      memory = try AlignedBuffer(byteCount: other.memory.byteCount)
+      memory.pointer.copyMemory(from: other.memory.pointer, byteCount: other.memory.byteCount)
+    }
   }
 
   public let configuration: BackendConfiguration
@@ -92,6 +97,8 @@ public final class CPUBackend: Backend {
   public func makePage(headDimension: Int, type: KVType, positions: Int) throws(ComputeError) -> Page {
     try Page(headDimension: headDimension, type: type, positions: positions)
   }
+
+  public func copyPage(_ page: Page) throws(ComputeError) -> Page { try Page(copying: page) }
 
   public func makeMatrix(
     type: TensorType, rows: Int, columns: Int, bytes: UnsafeRawBufferPointer

@@ -78,6 +78,10 @@ public final class ProfilingBackend<Base: Backend>: Backend {
     }
   }
 
+  public func copyPage(_ page: Page) throws(ComputeError) -> Page {
+    try timed(.copy) { () throws(ComputeError) in try base.copyPage(page) }
+  }
+
   public func write(_ values: [Float], to tensor: Tensor) {
     timed(.copy) { base.write(values, to: tensor) }
   }

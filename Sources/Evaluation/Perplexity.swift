@@ -6,6 +6,7 @@
 import Foundation
 import KindredCompute
 import KindredGeneration
+import KindredTokenization
 import KindredTransformer
 
 /// Which tokens of a text are scored.
@@ -50,48 +51,6 @@ public struct PerplexityOptions: Sendable, Hashable {
   }
 }
 
-/// What a perplexity evaluation found. Encoded as the command line's JSON.
-public struct PerplexityResult: Sendable, Encodable, Hashable {
-  /// Mean negative log-likelihood of the scored tokens, in nats.
-  public var nll: Double
-  /// e to the power of `nll`.
-  public var perplexity: Double
-  public var tokensScored: Int
-  public var windows: Int
-  /// Mean KL divergence from the unmapped model's predictions to the mapped one's, in nats.
-  public var klToUnmapped: Double?
-  /// Share of predictions whose most likely token is the unmapped model's.
-  public var top1Agreement: Double?
-  public var unmappedPerplexity: Double?
-  /// KV bytes at the end of a window.
-  public var kv: KVBytes
-  /// Share of the unmapped model's KV bytes that is saved, the small model's bytes counted; negative where these
-  /// outweigh it.
-  public var kvBytesSavedFraction: Double?
-
-  private enum CodingKeys: String, CodingKey {
-    case nll, perplexity, windows
-    case tokensScored = "tokens_scored"
-    case klToUnmapped = "kl_to_unmapped"
-    case top1Agreement = "top1_agreement"
-    case unmappedPerplexity = "unmapped_perplexity"
-    case kvBytesSavedFraction = "kv_bytes_saved_fraction"
-  }
-
-  public func encode(to encoder: any Encoder) throws {
-    var container = encoder.container(keyedBy: CodingKeys.self)
-    try container.encode(nll, forKey: .nll)
-    try container.encode(perplexity, forKey: .perplexity)
-    try container.encode(windows, forKey: .windows)
-    try container.encode(tokensScored, forKey: .tokensScored)
-    try container.encodeIfPresent(klToUnmapped, forKey: .klToUnmapped)
-    try container.encodeIfPresent(top1Agreement, forKey: .top1Agreement)
-    try container.encodeIfPresent(unmappedPerplexity, forKey: .unmappedPerplexity)
-    try container.encodeIfPresent(kvBytesSavedFraction, forKey: .kvBytesSavedFraction)
-    try kv.encode(to: encoder)
-  }
-}
-
 /// What is wrong with a text to evaluate.
 public struct PerplexityError: Error, Sendable, CustomStringConvertible {
   public let description: String
@@ -100,21 +59,23 @@ public struct PerplexityError: Error, Sendable, CustomStringConvertible {
 /// Evaluates perplexity.
 public struct PerplexityEvaluation<B: Backend> {
   private let decoder: DecoderModel<B>
-  private let mappings: [Session<B>.Mapping?]
+  private let methods: [RunnableMethod<B>]
   private let options: PerplexityOptions
   private let sessionOptions: Session<B>.Options
 
   /// - Parameters:
-  ///   - model: the model.
-  ///   - mapping: where attention is borrowed, the small model and its recipe; the unmapped model is then measured,
-  ///     too.
+  ///   - decoder: the unmapped model, which runs beside the methods.
+  ///   - methods: what is measured.
   ///   - options: what is scored.
   ///   - sessionOptions: how the models run.
   public init(
-    _ model: LanguageModel<B>, mapping: Session<B>.Mapping? = nil, options: PerplexityOptions,
+    _ decoder: DecoderModel<B>, methods: [RunnableMethod<B>], options: PerplexityOptions,
     sessionOptions: Session<B>.Options = .init()
   ) {
-    self.init(model.decoder, mappings: [mapping], options: options, sessionOptions: sessionOptions)
+    self.decoder = decoder
+    self.methods = methods
+    self.options = options
+    self.sessionOptions = sessionOptions
   }
 
   /// Measures several ways of borrowing beside one run of the unmapped model. All their caches are held at once.
@@ -122,116 +83,122 @@ public struct PerplexityEvaluation<B: Backend> {
     _ decoder: DecoderModel<B>, mappings: [Session<B>.Mapping?], options: PerplexityOptions,
     sessionOptions: Session<B>.Options
   ) {
-    self.decoder = decoder
-    self.mappings = mappings
-    self.options = options
-    self.sessionOptions = sessionOptions
+    let methods = mappings.enumerated().map {
+      RunnableMethod(name: "\($0)", decoder: decoder, mapping: $1, identity: "\($0)")
+    }
+    self.init(decoder, methods: methods, options: options, sessionOptions: sessionOptions)
   }
 
-  /// Runs over the tokens of a text.
+  /// Runs over the tokens of a text; one result for each method.
   ///
   /// - Parameters:
   ///   - tokens: the text's tokens.
-  ///   - progress: called after each window with the windows done, their number, and the result so far.
+  ///   - progress: called after each window with the windows done, their number, and the results so far.
   /// - Throws: `PerplexityError` for a text that is too short, `DecoderError` for a context that is too long.
-  public func run(
-    _ tokens: [Int32], progress: (Int, Int, PerplexityResult) -> Void = { _, _, _ in }
-  ) throws -> PerplexityResult {
-    try runAll(tokens) { progress($0, $1, $2[0]) }[0]
-  }
-
-  /// Runs over the tokens of a text; one result for each way of borrowing.
   package func runAll(
     _ tokens: [Int32], progress: (Int, Int, [PerplexityResult]) -> Void = { _, _, _ in }
   ) throws -> [PerplexityResult] {
+    try run(tokens, tokenizer: nil, journal: nil) { progress($0, $1, $2.map { PerplexityResult($0) }) }
+      .map { PerplexityResult($0) }
+  }
+
+  /// Runs over the tokens of a text; the scores of each window, by method.
+  ///
+  /// - Parameters:
+  ///   - tokens: the text's tokens.
+  ///   - tokenizer: what gives them their text, whose words and bytes are counted.
+  ///   - journal: where scores are kept, and not measured again.
+  ///   - progress: called after each window with the windows done, their number, and the scores so far.
+  func run(
+    _ tokens: [Int32], tokenizer: Tokenizer?, journal: ResponseJournal<WindowScore>?,
+    progress: (Int, Int, [[WindowScore]]) throws -> Void
+  ) throws -> [[WindowScore]] {
     let windows = options.windows(count: tokens.count)
-    var totals = Array(repeating: Totals(), count: mappings.count)
-    var results: [PerplexityResult] = []
-    for (number, window) in windows.enumerated() {
-      let scored = options.scored(inWindow: number, length: window.count)
-      let kv = try run(Array(tokens[window]), scored: scored, &totals)
-      results = mappings.indices.map {
-        totals[$0].result(windows: number + 1, kv: kv[$0], isMapped: mappings[$0] != nil)
-      }
-      progress(number + 1, windows.count, results)
-    }
-    guard let first = results.first, first.tokensScored > 0 else {
+    guard let first = windows.first, !options.scored(inWindow: 0, length: first.count).isEmpty else {
       throw PerplexityError(
         description: "text: expected more than \(options.scoreFrom) tokens to score, found \(tokens.count)")
     }
-    return results
+    var scores = Array(repeating: [WindowScore](), count: methods.count)
+    for (number, window) in windows.enumerated() {
+      let scored = options.scored(inWindow: number, length: window.count)
+      let item = "window \(number)"
+      var found = methods.map { journal?.answer(of: $0.identity, to: item)?.answer }
+      let missing = found.indices.filter { found[$0] == nil }
+      if !missing.isEmpty {
+        let measured = try measure(missing.map { methods[$0] }, Array(tokens[window]), scored: scored, tokenizer)
+        for (index, score) in zip(missing, measured) {
+          found[index] = score
+          try journal?.note(
+            JournaledAnswer(
+              method: methods[index].identity, item: item, answer: score, seconds: score.seconds,
+              kvBytes: score.kv.total, unmappedKVBytes: score.unmappedKVBytes))
+        }
+      }
+      for (index, score) in found.enumerated() { if let score { scores[index].append(score) } }
+      try progress(number + 1, windows.count, scores)
+    }
+    return scores
   }
 
-  /// Runs one window; where attention is borrowed, the unmapped model goes along chunk by chunk, so that the
-  /// predictions of a chunk are all that must be held.
-  private func run(_ tokens: [Int32], scored: Range<Int>, _ totals: inout [Totals]) throws -> [KVBytes] {
-    let sessions = try mappings.map { try Session(decoder: decoder, mapping: $0, options: sessionOptions) }
-    let isMapped = mappings.contains { $0 != nil }
-    let unmapped = isMapped ? try Session(decoder: decoder, options: sessionOptions) : nil
+  /// Runs one window; the unmapped model goes along chunk by chunk, so that the predictions of a chunk are all that must
+  /// be held.
+  private func measure(
+    _ methods: [RunnableMethod<B>], _ tokens: [Int32], scored: Range<Int>, _ tokenizer: Tokenizer?
+  ) throws -> [WindowScore] {
+    let reference = WindowRun(try Session(decoder: decoder, options: sessionOptions))
+    let runs = try methods.map { method in
+      // The unmapped model itself need not run twice.
+      method.isUnmapped
+        ? reference
+        : WindowRun(try Session(decoder: method.decoder, mapping: method.mapping, options: sessionOptions))
+    }
     for start in stride(from: 0, to: tokens.count, by: options.chunk) {
       let chunk = Array(tokens[start..<min(start + options.chunk, tokens.count)])
       // Row i predicts token i + 1.
       let wanted = (scored.lowerBound - 1..<scored.upperBound - 1).clamped(to: start..<start + chunk.count)
-      guard !wanted.isEmpty else {
-        for session in sessions { _ = try session.append(chunk) }
-        _ = try unmapped?.append(chunk)
-        continue
-      }
-      var reference: [Prediction] = []
-      if let unmapped { reference = try predictions(of: unmapped, chunk, wanted: wanted, offset: start) }
-      for (number, session) in sessions.enumerated() {
-        let predictions = try predictions(of: session, chunk, wanted: wanted, offset: start)
-        for (index, row) in wanted.enumerated() {
-          totals[number].add(
-            predictions[index], reference: reference.isEmpty ? nil : reference[index], target: tokens[row + 1])
-        }
+      let targets = wanted.map { tokens[$0 + 1] }
+      let unmapped = try reference.read(chunk, wanted: wanted, offset: start)
+      reference.score.add(unmapped, targets: targets, reference: nil)
+      for run in runs where run !== reference {
+        let predictions = try run.read(chunk, wanted: wanted, offset: start)
+        run.score.add(predictions, targets: targets, reference: unmapped)
       }
     }
-    return sessions.map(\.kvBytes)
+    return runs.map { run in
+      var score = run.score
+      score.kv = run.session.kvBytes
+      score.unmappedKVBytes = reference.session.kvBytes.total
+      if let tokenizer { score.count(tokens[scored], tokenizer) }
+      return score
+    }
   }
+}
 
-  private func predictions(
-    of session: Session<B>, _ chunk: [Int32], wanted: Range<Int>, offset: Int
-  ) throws -> [Prediction] {
-    let vocabulary = decoder.configuration.vocabularySize
+/// A session that reads a window, and what it scored there.
+private final class WindowRun<B: Backend> {
+  let session: Session<B>
+  var score = WindowScore()
+
+  init(_ session: Session<B>) { self.session = session }
+
+  /// Reads a chunk, and returns what is predicted after the tokens `wanted` of the window.
+  func read(_ chunk: [Int32], wanted: Range<Int>, offset: Int) throws -> [Prediction] {
+    let start = ContinuousClock.now
+    defer { score.seconds += (ContinuousClock.now - start).seconds }
+    guard !wanted.isEmpty else {
+      _ = try session.append(chunk)
+      return []
+    }
     var predictions: [Prediction] = []
     try session.append(chunk) { first, logits in
+      let vocabulary = session.vocabularySize
       for row in 0..<logits.count / vocabulary where wanted.contains(offset + first + row) {
         predictions.append(Prediction(logits: Array(logits[row * vocabulary..<(row + 1) * vocabulary])))
       }
     }
     return predictions
   }
-
-  /// Sums over scored tokens.
-  private struct Totals {
-    var nll = 0.0
-    var unmappedNLL = 0.0
-    var divergence = 0.0
-    var agreements = 0
-    var count = 0
-
-    mutating func add(_ prediction: Prediction, reference: Prediction?, target: Int32) {
-      count += 1
-      nll -= prediction.logProbability(target)
-      guard let reference else { return }
-      unmappedNLL -= reference.logProbability(target)
-      divergence += reference.divergence(to: prediction)
-      if reference.mostLikely == prediction.mostLikely { agreements += 1 }
-    }
-
-    func result(windows: Int, kv: KVBytes, isMapped: Bool) -> PerplexityResult {
-      let tokens = Double(max(count, 1))
-      return PerplexityResult(
-        nll: nll / tokens, perplexity: exp(nll / tokens), tokensScored: count, windows: windows,
-        klToUnmapped: isMapped ? divergence / tokens : nil,
-        top1Agreement: isMapped ? Double(agreements) / tokens : nil,
-        unmappedPerplexity: isMapped ? exp(unmappedNLL / tokens) : nil, kv: kv,
-        kvBytesSavedFraction: isMapped ? 1 - Double(kv.total) / Double(max(kv.unmapped, 1)) : nil)
-    }
-  }
 }
-
 /// One row of logits as a distribution.
 package struct Prediction {
   private let logits: [Float]

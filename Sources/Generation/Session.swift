@@ -154,11 +154,36 @@ public final class Session<B: Backend> {
     min(decoder.configuration.contextLength, lender?.configuration.contextLength ?? .max)
   }
 
+  /// Logits of a row.
+  public var vocabularySize: Int { decoder.configuration.vocabularySize }
+
   /// Adds an empty sequence and returns its number.
   @discardableResult
   public func addSequence() -> Int {
     lines.append(Line(large: state.store.addSequence(), small: smallState?.store.addSequence() ?? 0))
     return lines.count - 1
+  }
+
+  /// Adds a sequence that has read what another one has, and returns its number. What both have read is stored once.
+  ///
+  /// The map is established on sequence 0: by a recipe, no other one counts as long as it has none.
+  public func fork(_ line: Int) -> Int {
+    let forked = lines[line]
+    lines.append(
+      Line(
+        tokens: forked.tokens, large: state.store.fork(forked.large),
+        small: smallState?.store.fork(forked.small) ?? 0))
+    return lines.count - 1
+  }
+
+  /// Removes the sequences numbered `first`, at least 1, and above.
+  public func removeSequences(from first: Int) {
+    precondition(first > 0, "sequence 0 stays")
+    for line in lines.dropFirst(first) {
+      state.store.remove(line.large)
+      smallState?.store.remove(line.small)
+    }
+    lines.removeSubrange(min(first, lines.count)...)
   }
 
   /// Reads tokens of a sequence and returns the logits that follow the last one, `[vocabulary]`.
@@ -194,6 +219,55 @@ public final class Session<B: Backend> {
         try body(done - rows + start, decoder.logits(rows: block, state: state))
       }
     }
+  }
+
+  /// Tokens by which a sequence is continued.
+  public struct Part: Sendable, Hashable {
+    /// The sequence.
+    public var line: Int
+    /// At least one.
+    public var tokens: [Int32]
+    /// The number of the last tokens of which results are wanted.
+    public var wanted: Int
+
+    public init(line: Int, tokens: [Int32], wanted: Int = 1) {
+      self.line = line
+      self.tokens = tokens
+      self.wanted = wanted
+    }
+  }
+
+  /// Continues some sequences, each named once, in as few passes as their tokens need: rows of different sequences share
+  /// a pass. Results are those of one sequence after the other, as far as `Backend` says.
+  ///
+  /// - Parameters:
+  ///   - parts: what is read.
+  ///   - body: called with the index of a part, that of a token of it, and the logits that follow it, `[vocabulary]`,
+  ///     for each wanted token.
+  /// - Throws: `DecoderError`; each sequence then holds the tokens of the passes that succeeded.
+  public func append(_ parts: [Part], eachLogits body: (Int, Int, [Float]) throws -> Void) throws {
+    let vocabulary = decoder.configuration.vocabularySize
+    try run(parts) { rows in
+      for start in stride(from: 0, to: rows.count, by: RunState<B>.logitRows) {
+        let block = rows[start..<min(start + RunState<B>.logitRows, rows.count)]
+        let logits = decoder.logits(rows: block.map(\.row), state: state)
+        for (index, place) in block.enumerated() {
+          try body(place.part, place.token, Array(logits[index * vocabulary..<(index + 1) * vocabulary]))
+        }
+      }
+    }
+  }
+
+  /// Continues some sequences as ``append(_:eachLogits:)`` does, and returns the final hidden state of the last token of
+  /// each, after the model's last norm, `[parts][E]`.
+  public func finalStates(after parts: [Part]) throws -> [[Float]] {
+    var states = Array(repeating: [Float](), count: parts.count)
+    try run(parts) { rows in
+      for place in rows where place.token == parts[place.part].tokens.count - 1 {
+        states[place.part] = decoder.finalState(row: place.row, state: state)
+      }
+    }
+    return states
   }
 
   /// Continues every sequence by one token in a single pass.
@@ -258,6 +332,45 @@ public final class Session<B: Backend> {
         try remapIfDue()
       }
       try each(count, done)
+    }
+  }
+
+  /// A wanted token, and the row of the last pass in which it was read.
+  private typealias WantedRow = (part: Int, token: Int, row: Int)
+
+  /// Runs tokens of some sequences, filling each pass; `each` is called after a pass with its wanted tokens.
+  private func run(_ parts: [Part], each: ([WantedRow]) throws -> Void) throws {
+    for part in parts {
+      precondition(!part.tokens.isEmpty, "a part needs at least one token")
+      let needed = lines[part.line].tokens.count + part.tokens.count
+      guard needed <= contextLength else { throw DecoderError.contextExceeded(needed: needed, limit: contextLength) }
+    }
+    func wanted(_ index: Int, _ tokens: Range<Int>, firstRow: Int) -> [WantedRow] {
+      let first = parts[index].tokens.count - parts[index].wanted
+      return tokens.filter { $0 >= first }.map { (index, $0, firstRow + $0 - tokens.lowerBound) }
+    }
+    if case .establishing = phase {
+      // The record is of sequence 0 alone.
+      for (index, part) in parts.enumerated() {
+        try run(part.tokens, line: part.line) { rows, done in try each(wanted(index, done - rows..<done, firstRow: 0)) }
+      }
+      return
+    }
+    var (index, done) = (0, 0)
+    while index < parts.count {
+      var rows = 0
+      var batch: [(line: Int, tokens: [Int32])] = []
+      var places: [WantedRow] = []
+      while index < parts.count, rows < state.rowCapacity {
+        let tokens = done..<min(done + state.rowCapacity - rows, parts[index].tokens.count)
+        batch.append((parts[index].line, Array(parts[index].tokens[tokens])))
+        places += wanted(index, tokens, firstRow: rows)
+        rows += tokens.count
+        (index, done) = tokens.upperBound == parts[index].tokens.count ? (index + 1, 0) : (index, tokens.upperBound)
+      }
+      try pass(batch)
+      try each(places)
+      try remapIfDue()
     }
   }
 
@@ -339,37 +452,17 @@ public final class Session<B: Backend> {
     try adopt(scratch.plan)
   }
 
-  /// What the caches hold.
+  /// What the caches hold of one sequence; where it shares with others, all that it uses.
+  public func kvBytes(of line: Int) -> KVBytes {
+    let line = lines[line]
+    return KVBytes(
+      large: state.store.byteCount(of: line.large), small: smallState?.store.byteCount(of: line.small) ?? 0,
+      unmapped: state.store.fullByteCount(of: line.large))
+  }
+
+  /// What the caches hold; what sequences share counts once.
   public var kvBytes: KVBytes {
     KVBytes(
       large: state.store.byteCount, small: smallState?.store.byteCount ?? 0, unmapped: state.store.fullByteCount)
-  }
-}
-
-/// Bytes allocated for keys and values. Encoded as the command line's JSON, with the total.
-public struct KVBytes: Sendable, Hashable, Encodable {
-  /// The large model's.
-  public var large: Int
-  /// The small model's; 0 where none runs.
-  public var small: Int
-  /// What the large model alone allocates for the same tokens in the same type.
-  public var unmapped: Int
-
-  /// Both models'.
-  public var total: Int { large + small }
-
-  private enum CodingKeys: String, CodingKey {
-    case total = "kv_bytes"
-    case large = "kv_bytes_large"
-    case small = "kv_bytes_small"
-    case unmapped = "kv_bytes_unmapped"
-  }
-
-  public func encode(to encoder: any Encoder) throws {
-    var container = encoder.container(keyedBy: CodingKeys.self)
-    try container.encode(total, forKey: .total)
-    try container.encode(large, forKey: .large)
-    try container.encode(small, forKey: .small)
-    try container.encode(unmapped, forKey: .unmapped)
   }
 }

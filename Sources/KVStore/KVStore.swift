@@ -44,10 +44,29 @@ public final class KVStore<B: Backend> {
     /// Near positions', by block, where it stores only these.
     var blocks: [Int: B.Page] = [:]
 
-    /// Adds the blocks that rows at `positions` need.
+    /// Adds the pages that positions `positions` need, after those that are stored. A page that is begun and that
+    /// another sequence uses, too, is copied.
     mutating func grow(
-      _ window: NearWindow, for positions: Range<Int>, makeBlock: () throws(ComputeError) -> B.Page
+      for positions: Range<Int>, copy: (B.Page) throws(ComputeError) -> B.Page,
+      makePage: () throws(ComputeError) -> B.Page
     ) throws(ComputeError) {
+      let (begun, offset) = positions.lowerBound.quotientAndRemainder(dividingBy: KVPageLayout.positions)
+      if offset > 0, begun < pages.count, !isKnownUniquelyReferenced(&pages[begun]) {
+        pages[begun] = try copy(pages[begun])
+      }
+      while pages.count < KVPageLayout.pageCount(length: positions.upperBound) { pages.append(try makePage()) }
+    }
+
+    /// Adds the blocks that rows at `positions` need. A block that is begun and that another sequence uses, too, is
+    /// copied.
+    mutating func grow(
+      _ window: NearWindow, for positions: Range<Int>, copy: (B.Page) throws(ComputeError) -> B.Page,
+      makeBlock: () throws(ComputeError) -> B.Page
+    ) throws(ComputeError) {
+      let (begun, offset) = positions.lowerBound.quotientAndRemainder(dividingBy: KVPageLayout.blockPositions)
+      if offset > 0, !isKnownUniquelyReferenced(&blocks[begun]), let block = blocks[begun] {
+        blocks[begun] = try copy(block)
+      }
       for block in window.neededBlocks(for: positions) where blocks[block] == nil { blocks[block] = try makeBlock() }
     }
 
@@ -95,6 +114,14 @@ public final class KVStore<B: Backend> {
     return nextID
   }
 
+  /// Adds a sequence that holds what another one holds. The two share pages; one is copied when either of them writes
+  /// into it.
+  public func fork(_ id: SequenceID) -> SequenceID {
+    defer { nextID += 1 }
+    sequences[nextID] = sequences[id]
+    return nextID
+  }
+
   /// Frees a sequence.
   public func remove(_ id: SequenceID) { sequences[id] = nil }
 
@@ -105,16 +132,18 @@ public final class KVStore<B: Backend> {
   ///
   /// - Throws: `ComputeError.outOfMemory`; the sequence then keeps its length.
   public func extend(_ id: SequenceID, to length: Int) throws(ComputeError) {
-    guard var sequence = sequences[id], length > sequence.length else { return }
-    let pages = KVPageLayout.pageCount(length: length)
+    guard let start = sequences[id]?.length, length > start else { return }
     for layer in 0..<layerCount {
       for head in 0..<shape.kvHeads {
-        if retention[layer][head].keys == .all { try fill(&sequence.keys[layer][head].pages, to: pages) }
-        if retention[layer][head].values == .all { try fill(&sequence.values[layer][head].pages, to: pages) }
+        if retention[layer][head].keys == .all {
+          try sequences[id]?.keys[layer][head].grow(for: start..<length, copy: backend.copyPage, makePage: makePage)
+        }
+        if retention[layer][head].values == .all {
+          try sequences[id]?.values[layer][head].grow(for: start..<length, copy: backend.copyPage, makePage: makePage)
+        }
       }
     }
-    sequence.length = length
-    sequences[id] = sequence
+    sequences[id]?.length = length
   }
 
   /// Extends a sequence by positions with random keys and values, from -1 to 1 and the same in every page.
@@ -160,10 +189,8 @@ public final class KVStore<B: Backend> {
     return left
   }
 
-  private func fill(_ list: inout [B.Page], to count: Int) throws(ComputeError) {
-    while list.count < count {
-      list.append(try backend.makePage(headDimension: shape.headDimension, type: type))
-    }
+  private func makePage() throws(ComputeError) -> B.Page {
+    try backend.makePage(headDimension: shape.headDimension, type: type)
   }
 
   // MARK: Units
@@ -227,10 +254,12 @@ public final class KVStore<B: Backend> {
       let positions = run.firstPosition..<run.firstPosition + run.rows.count
       for (head, retention) in retention[layer].enumerated() {
         if case .near(let window) = retention.keys {
-          try sequences[run.sequence]?.keys[layer][head].grow(window, for: positions, makeBlock: makeBlock)
+          try sequences[run.sequence]?.keys[layer][head].grow(
+            window, for: positions, copy: backend.copyPage, makeBlock: makeBlock)
         }
         if case .near(let window) = retention.values {
-          try sequences[run.sequence]?.values[layer][head].grow(window, for: positions, makeBlock: makeBlock)
+          try sequences[run.sequence]?.values[layer][head].grow(
+            window, for: positions, copy: backend.copyPage, makeBlock: makeBlock)
         }
       }
     }
@@ -273,18 +302,27 @@ public final class KVStore<B: Backend> {
     KVPageLayout.byteCount(headDimension: shape.headDimension, type: type, positions: positions)
   }
 
-  /// Bytes allocated for keys and values.
+  /// Bytes allocated for keys and values; what sequences share counts once.
   public var byteCount: Int {
-    sequences.values.flatMap { ($0.keys + $0.values).joined() }.reduce(0) { total, stored in
-      total + stored.pages.count * pageBytes()
-        + stored.blocks.count * pageBytes(positions: KVPageLayout.blockPositions)
+    var counted = Set<ObjectIdentifier>()
+    return sequences.values.reduce(0) { $0 + byteCount($1) { counted.insert(ObjectIdentifier($0)).inserted } }
+  }
+
+  /// Bytes of one sequence's keys and values, those that it shares with others among them.
+  public func byteCount(of id: SequenceID) -> Int { sequences[id].map { byteCount($0) { _ in true } } ?? 0 }
+
+  private func byteCount(_ sequence: Sequence, counts: (B.Page) -> Bool) -> Int {
+    let blockBytes = pageBytes(positions: KVPageLayout.blockPositions)
+    return (sequence.keys + sequence.values).joined().reduce(0) { total, stored in
+      total + stored.pages.count(where: counts) * pageBytes() + stored.blocks.values.count(where: counts) * blockBytes
     }
   }
 
-  /// Bytes that the same sequences take where every unit stores its keys and values.
-  public var fullByteCount: Int {
-    sequences.values.reduce(0) {
-      $0 + KVPageLayout.pageCount(length: $1.length) * layerCount * shape.kvHeads * 2 * pageBytes()
-    }
+  /// Bytes that the same sequences take where every unit stores its keys and values and nothing is shared.
+  public var fullByteCount: Int { sequences.keys.reduce(0) { $0 + fullByteCount(of: $1) } }
+
+  /// Bytes that one sequence takes where every unit stores its keys and values.
+  public func fullByteCount(of id: SequenceID) -> Int {
+    KVPageLayout.pageCount(length: length(of: id)) * layerCount * shape.kvHeads * 2 * pageBytes()
   }
 }

@@ -118,6 +118,15 @@ public struct DecoderModel<B: Backend>: Sendable {
     return result
   }
 
+  /// The final hidden state of a row of the last pass, after the last norm, `[E]`.
+  public func finalState(row: Int, state: RunState<B>) -> [Float] {
+    backend.gather([row], of: state.hidden, into: state.selected, at: 0)
+    // A norm over one head as wide as the row.
+    backend.normalizeHeads(
+      state.selected, rows: 1, weight: weights.outputNorm, epsilon: configuration.normEpsilon)
+    return backend.read(state.selected, rows: 0..<1)
+  }
+
   private func validate(_ batch: Batch, rowCapacity: Int) throws(DecoderError) {
     guard batch.tokens.count <= rowCapacity else {
       throw .tooManyRows(found: batch.tokens.count, limit: rowCapacity)

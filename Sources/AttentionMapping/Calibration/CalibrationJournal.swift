@@ -1,6 +1,5 @@
-// What a calibration has found so far, so that one that was interrupted goes on where it stopped and another budget
-// need not measure again: one line of JSON for each finding, appended and flushed. A line that was cut off by the
-// interruption is the last one, and is not counted.
+// What a calibration has found so far (`JournalFile`), so that one that was interrupted goes on where it stopped and
+// another budget need not measure again.
 
 import Foundation
 
@@ -75,7 +74,7 @@ package final class CalibrationJournal {
   private(set) var fits: [[MixtureFit]]?
   private var summaries: [Measurement: PredictionSummary] = [:]
   private let path: String
-  private let file: FileHandle
+  private let file: JournalFile<Line>
 
   /// Where sums are kept until mixtures are solved from them: the number of windows that they hold, and the sums.
   private var sumsPath: String { path + ".sums" }
@@ -85,24 +84,11 @@ package final class CalibrationJournal {
   /// - Parameter inputs: a hash of all that findings depend on.
   package init(path: String, inputs: String) throws(CalibrationError) {
     self.path = path
-    let header = Header(inputs: inputs)
-    var lines: [Line] = []
-    var length = 0
-    if let content = FileManager.default.contents(atPath: path) {
-      (lines, length) = Self.read(content, header: header)
-    }
-    if lines.isEmpty {
-      try? FileManager.default.removeItem(atPath: path + ".sums")
-      guard FileManager.default.createFile(atPath: path, contents: nil) else { throw Self.unwritable(path) }
-    }
-    guard let file = FileHandle(forUpdatingAtPath: path) else { throw Self.unwritable(path) }
-    self.file = file
-    do {
-      try file.truncate(atOffset: UInt64(length))
-      try file.seekToEnd()
-    } catch { throw Self.unwritable(path) }
-    if lines.isEmpty { try append(.header(header)) }
-    for line in lines {
+    do throws(JournalError) {
+      file = try JournalFile(path: path, header: .header(Header(inputs: inputs)), replacesOthers: true)
+    } catch { throw CalibrationError(description: error.description) }
+    if file.isNew { try? FileManager.default.removeItem(atPath: sumsPath) }
+    for line in file.found {
       switch line {
       case .header: break
       case .fits(let found): fits = found
@@ -111,35 +97,8 @@ package final class CalibrationJournal {
     }
   }
 
-  deinit { try? file.close() }
-
-  private static func unwritable(_ path: String) -> CalibrationError {
-    CalibrationError(description: "\(path): expected a place for the calibration's journal, found none")
-  }
-
-  /// The lines of a journal with this header, and the bytes that they take; none where the header is another.
-  private static func read(_ content: Data, header: Header) -> (lines: [Line], length: Int) {
-    var lines: [Line] = []
-    var length = 0
-    let decoder = JSONDecoder()
-    for text in content.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false) {
-      let end = length + text.count + 1
-      guard end <= content.count, let line = try? decoder.decode(Line.self, from: text) else { break }
-      if case .header(let found) = line, found != header { return ([], 0) }
-      if lines.isEmpty { guard case .header = line else { return ([], 0) } }
-      lines.append(line)
-      length = end
-    }
-    return (lines, length)
-  }
-
   private func append(_ line: Line) throws(CalibrationError) {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = .sortedKeys
-    do {
-      try file.write(contentsOf: try encoder.encode(line) + [UInt8(ascii: "\n")])
-      try file.synchronize()
-    } catch { throw CalibrationError(description: "\(path): the calibration's journal could not be written: \(error)") }
+    do throws(JournalError) { try file.append(line) } catch { throw CalibrationError(description: error.description) }
   }
 
   package subscript(_ measurement: Measurement) -> PredictionSummary? { summaries[measurement] }
@@ -179,6 +138,8 @@ package final class CalibrationJournal {
 /// FNV-1a over what is added: enough to tell inputs apart that were not made to collide.
 package struct InputHash {
   private var value: UInt64 = 0xcbf2_9ce4_8422_2325
+
+  package init() {}
 
   private mutating func add(bytes: some Sequence<UInt8>) {
     for byte in bytes { value = (value ^ UInt64(byte)) &* 0x100_0000_01b3 }
