@@ -8,10 +8,10 @@ PROMPT = def fibonacci(n):
 MODULES = Kindred $(addprefix Kindred,Compute ModelFiles ModelStore Tokenization KVStore Attention Transformer \
   AttentionMapping Generation Evaluation)
 
-.PHONY: help setup build fetch demo test benchmark lint format docs sanitize
+.PHONY: help setup build fetch demo test reproduce reproduce-quick benchmark lint format docs sanitize
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 setup: ## install the Debian packages that are missing
 	@Scripts/setup.sh
@@ -28,6 +28,14 @@ demo: build ## generate with the 1.5B alone, then with attention borrowed from t
 
 test: setup ## run all tests, under every instruction set of this machine
 	@Scripts/test.sh
+
+reproduce: build ## make the paper's tables and figures again: about three hours, resumable (DATA= evaluation data)
+	$(KINDRED) fetch qwen2.5-coder
+	@Scripts/reproduce.sh full
+
+reproduce-quick: build ## the same on small samples: about ten minutes
+	$(KINDRED) fetch qwen2.5-coder
+	@Scripts/reproduce.sh quick
 
 benchmark: setup ## time single operations, beside what this machine can do at most
 	cd Benchmarks && $(SWIFT) package benchmark

@@ -54,7 +54,9 @@ let package = Package(
     module("Transformer", ["KindredAttention", "KindredModelFiles"]),
     module("AttentionMapping", ["KindredTransformer"]),
     module("Generation", ["KindredAttentionMapping", "KindredTokenization"]),
-    module("Evaluation", ["KindredGeneration"]),
+    .systemLibrary(name: "CZlib", path: "Sources/CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .target(name: "CKindredSandbox", path: "Sources/CSandbox"),
+    module("Evaluation", ["KindredGeneration", "KindredModelFiles", "CKindredSandbox", "CZlib"]),
     .target(
       name: "Kindred", dependencies: ["KindredGeneration", "KindredModelStore"], path: "Sources/Kindred"),
     .executableTarget(
@@ -83,7 +85,7 @@ let package = Package(
     tests(of: "KVStore", ["KindredKVStore"]),
     tests(of: "Attention", ["KindredAttention"]),
     tests(of: "Generation", scripts: ["make_references.py"], ["KindredGeneration", "KindredModelStore"]),
-    tests(of: "Evaluation", ["KindredEvaluation"]),
+    tests(of: "Evaluation", scripts: ["make_metrics.py", "make_mmlu.py"], ["KindredEvaluation", "KindredModelStore"]),
     tests(of: "CLI", ["KindredCLI"]),
     .testTarget(name: "KindredTests", dependencies: ["Kindred"], path: "Tests/KindredTests"),
     tests(of: "Transformer", scripts: ["make_fixtures.py"], ["KindredTransformer"]),

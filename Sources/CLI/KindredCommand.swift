@@ -23,7 +23,7 @@ struct KindredCommand: AsyncParsableCommand {
     version: kindredVersion,
     subcommands: [
       FetchCommand.self, GenerateCommand.self, ChatCommand.self, CalibrateCommand.self, EvaluateCommand.self,
-      AnalyzeCommand.self, BenchCommand.self, InspectCommand.self,
+      AnalyzeCommand.self, BenchCommand.self, ReportCommand.self, InspectCommand.self,
     ])
 
   /// Runs the command; an error is one line on standard error.

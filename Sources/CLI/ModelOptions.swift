@@ -116,11 +116,20 @@ struct ModelOptions: ParsableArguments {
   /// The share of the large model's published layers that are present: below 1 for random weights of few layers.
   var layerShare: Double {
     get throws {
-      guard model.hasPrefix("random:") else { return 1 }
-      let random = try RandomModel(model)
+      guard let random = try randomModel else { return 1 }
       return Double(random.configuration.layerCount) / Double(random.publishedLayerCount)
     }
   }
+
+  /// The layers of the large model's published shape, where its weights are random.
+  var publishedLayerCount: Int? { get throws { try randomModel?.publishedLayerCount } }
+
+  private var randomModel: RandomModel? {
+    get throws { model.hasPrefix("random:") ? try RandomModel(model) : nil }
+  }
+
+  /// Whether no option says what borrows.
+  var choosesNothing: Bool { ratio == nil && plan == nil && mapLayers == nil && recipe == .paper }
 
   /// Loads the models, with progress on standard error.
   func load() throws -> LoadedModels<CPUBackend> {

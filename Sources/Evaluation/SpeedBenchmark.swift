@@ -50,10 +50,16 @@ extension SpeedOptions: Encodable {
 }
 
 /// Median and range of a figure over repetitions.
-public struct MedianAndRange: Sendable, Hashable {
+public struct MedianAndRange: Sendable, Hashable, Encodable {
   public let median: Double
   public let minimum: Double
   public let maximum: Double
+
+  init(median: Double, minimum: Double, maximum: Double) {
+    self.median = median
+    self.minimum = minimum
+    self.maximum = maximum
+  }
 
   /// - Precondition: `values` is not empty.
   init(_ values: [Double]) {
@@ -118,14 +124,23 @@ extension SpeedResult {
       options: options, prefillTokensPerSecond: figures { $0.prefill.map { prompts / $0 } },
       decodeTokensPerSecond: MedianAndRange(samples.map { steps * Double(options.batch) / $0.decode }),
       ttftSeconds: figures(\.ttft), tpotSeconds: MedianAndRange(samples.map { $0.decode / steps }),
-      kv: samples[samples.count - 1].kv, peakRSSBytes: Self.currentPeakRSSBytes)
+      kv: samples[samples.count - 1].kv, peakRSSBytes: PeakMemory.bytes)
   }
+}
 
-  /// What Linux reports as the high-water mark of resident memory.
-  private static var currentPeakRSSBytes: Int? {
+/// The most resident memory that this process has held, as Linux counts it.
+enum PeakMemory {
+  /// In bytes; `nil` where the system does not tell.
+  static var bytes: Int? {
     let status = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)
     let line = status?.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
     return line?.split(separator: " ").compactMap { Int($0) }.first.map { $0 * 1024 }
+  }
+
+  /// Begins anew from what is held now; without effect where the system does not allow it.
+  static func reset() {
+    guard let file = FileHandle(forWritingAtPath: "/proc/self/clear_refs") else { return }
+    try? file.write(contentsOf: Data("5".utf8))
   }
 }
 

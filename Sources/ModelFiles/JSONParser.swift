@@ -2,7 +2,7 @@
 
 extension JSONValue {
   /// Parses `bytes`, which come from the file at `path`; offsets in errors count from `base` in that file.
-  init(parsing bytes: UnsafeRawBufferPointer, path: String, base: Int = 0) throws(ModelFileError) {
+  package init(parsing bytes: UnsafeRawBufferPointer, path: String, base: Int = 0) throws(ModelFileError) {
     var parser = JSONParser(path: path, base: base, bytes: bytes)
     self = try parser.value(depth: 0)
     parser.skipSpace()

@@ -132,7 +132,8 @@ public struct JSONNode: Sendable {
     self.init(path: path, keyPath: "", value: value)
   }
 
-  init(path: String, keyPath: String, value: JSONValue) {
+  /// A value that was found in the file at `path`.
+  package init(path: String, keyPath: String, value: JSONValue) {
     self.path = path
     self.keyPath = keyPath
     self.value = value

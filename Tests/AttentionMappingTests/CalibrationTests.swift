@@ -341,6 +341,40 @@ private struct Interruption: Error {}
     #expect(throws: CalibrationError.self) { try run(1) }
   }
 
+  /// The small model's keys and values take the bytes of their own type, and lend what they say.
+  @Test func theSmallModelsTypeCounts() throws {
+    let folder = try TemporaryFolder()
+    func run(_ type: KVType?) throws -> CalibrationResult {
+      try Self.calibration(
+        Self.options {
+          $0.budget = .ratio(1)
+          $0.smallKVType = type
+        }, journal: folder.file(type?.rawValue ?? "default")
+      ).run()
+    }
+    let (half, same, whole) = (try run(nil), try run(.f16), try run(.f32))
+    #expect(half.kvBytes == same.kvBytes && half.plan == same.plan && half.divergence == same.divergence)
+    #expect(half.plan.lenderDepth == whole.plan.lenderDepth)
+    // 2 KV heads of 8 elements, keys and values, 2 bytes more for each at 48 positions.
+    #expect(whole.kvBytes - half.kvBytes == whole.plan.lenderDepth * 2 * 2 * 8 * 2 * 48)
+    #expect(whole.divergence != half.divergence)
+  }
+
+  /// Every text has a say in the choice, as far as windows are left to fit.
+  @Test func everyTextChooses() throws {
+    let folder = try TemporaryFolder()
+    func choosing(_ tokens: Int, texts: Int) throws -> [Int] {
+      try Self.calibration(
+        Self.options { $0.tokens = tokens }, journal: folder.file("\(tokens) \(texts)"),
+        texts: Array(repeating: Self.texts[0], count: texts)
+      ).choosingWindows
+    }
+    #expect(try choosing(480, texts: 3) == [0, 1, 2])
+    #expect(try choosing(960, texts: 5) == [0, 1, 2, 3, 4])
+    #expect(try choosing(144, texts: 3) == [0, 1])
+    #expect(try choosing(144, texts: 1) == [0])
+  }
+
   private typealias Change = @Sendable (inout CalibrationOptions) -> Void
 
   private static let badOptions: [(String, Change)] = {

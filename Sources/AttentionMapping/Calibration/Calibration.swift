@@ -56,6 +56,8 @@ public struct CalibrationOptions: Sendable, Hashable {
   public var seed: UInt64 = 0
   /// The type of stored keys and values.
   public var kvType = KVType.f16
+  /// The type of the small model's; ``kvType``, where `nil`.
+  public var smallKVType: KVType?
 
   public init() {}
 
@@ -116,6 +118,8 @@ public struct Calibration<B: Backend> {
   package let pair: CalibrationPair<B>
   package let options: CalibrationOptions
   package let windows: [[Int32]]
+  /// Texts from which windows are taken in turn.
+  private let textCount: Int
   /// What can be mapped.
   package let units: [MappingUnit]
   package let journal: CalibrationJournal
@@ -157,9 +161,10 @@ public struct Calibration<B: Backend> {
       throw CalibrationError(
         description: "context: expected at most the models' \(limit) tokens, found \(options.context)")
     }
-    pair = CalibrationPair(large: large, small: small, kvType: options.kvType)
+    pair = CalibrationPair(large: large, small: small, kvType: options.kvType, smallKVType: options.smallKVType)
     self.options = options
     windows = try Self.windows(of: texts, options: options)
+    textCount = texts.count
     let kvHeads = large.configuration.attention.kvHeads
     // Below the first layer there is none to borrow from.
     units = ((options.far == .layer ? 1 : 0)..<large.configuration.layerCount).flatMap { layer in
@@ -172,7 +177,7 @@ public struct Calibration<B: Backend> {
     for model in [large, small].compactMap(\.self) { hash.add("\(model.configuration) \(model.weights.byteCount)") }
     hash.add(
       "\(options.context) \(options.mixture) \(options.near.map { "\($0)" } ?? "none") \(options.far) \(options.granularity) "
-        + "\(options.seed) \(options.kvType)")
+        + "\(options.seed) \(options.kvType)\(options.smallKVType.map { " \($0)" } ?? "")")
     for window in windows { hash.add(window) }
     journal = try CalibrationJournal(path: journalPath, inputs: hash.text)
   }
@@ -220,8 +225,10 @@ public struct Calibration<B: Backend> {
     return count
   }
 
-  /// Windows that choose units: an eighth, the first ones.
-  package var choosingWindows: [Int] { Array(0..<max(1, windows.count / 8)) }
+  /// Windows that choose units: an eighth, the first ones, but at least one of each text where enough are left to fit.
+  package var choosingWindows: [Int] {
+    Array(0..<min(max(windows.count / 8, textCount), windows.count - keptBackWindows.count))
+  }
   /// Windows that measure whole plans: an eighth, the last ones.
   package var keptBackWindows: [Int] { Array(windows.count - max(1, windows.count / 8)..<windows.count) }
 
@@ -331,7 +338,7 @@ public struct Calibration<B: Backend> {
 
   private var expectedWork: Double {
     let rounds = UnitChoice<B>.rounds(units: units.count, wanted: expectedUnits)
-    let choiceWork = rounds.reduce(0) { $0 + roundWork(candidates: units.count - $1) }
+    let choiceWork = rounds.reduce(0) { $0 + roundWork(candidates: $1) }
     return fitWork + choiceWork + Double(keptBackWindows.count) * 2.5
   }
 

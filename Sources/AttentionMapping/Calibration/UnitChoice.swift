@@ -1,5 +1,5 @@
-// Choosing units by measurement: in rounds, each of which measures every unit that is left beside those that are chosen
-// already and then takes the best few.
+// Choosing units by measurement: in rounds, each of which measures units beside those that are chosen already and then
+// takes the best few. The first round measures all units, later ones those that come next by what is known.
 
 import Foundation
 import KindredAttention
@@ -20,10 +20,16 @@ package struct UnitChoice<B: Backend> {
 
   private static func roundSize(_ units: Int) -> Int { max(1, Int((roundShare * Double(units)).rounded(.up))) }
 
-  /// The sizes of what is mapped already at each measurement, for `wanted` units to be mapped in the end.
+  /// Units that are measured in a later round.
+  private static func contenders(_ units: Int) -> Int { 2 * roundSize(units) }
+
+  /// The units measured in each round, for `wanted` units to be mapped in the end.
   package static func rounds(units: Int, wanted: Int) -> [Int] {
     // The last units need no choice.
-    wanted >= units ? [] : Array(stride(from: 0, to: wanted, by: roundSize(units)))
+    if wanted >= units { return [] }
+    return stride(from: 0, to: wanted, by: roundSize(units)).map { mapped in
+      mapped == 0 ? units : min(units - mapped, contenders(units))
+    }
   }
 
   package func choose() throws -> CalibrationResult {
@@ -50,28 +56,39 @@ package struct UnitChoice<B: Backend> {
   /// Units in the order in which they are mapped.
   private func order(_ count: Int) throws -> [Step] {
     if count >= unitCount { return (0..<unitCount).map { ($0, nil) } }
-    var steps: [Step] = []
-    while steps.count < count {
-      steps += try round(beside: steps.map(\.unit), count: min(Self.roundSize(unitCount), count - steps.count))
-    }
-    return steps
+    var queue = Queue(waiting: Array(0..<unitCount))
+    while queue.steps.count < count { try advance(&queue, by: count - queue.steps.count) }
+    return queue.steps
   }
 
-  /// The next units beside `base`.
-  private func round(beside base: [Int], count: Int) throws -> [Step] {
-    let measured = try measurements(beside: base)
-    return measured.order(count).map { (measured.candidates[$0.index], Optional($0.divergence)) }
+  /// Units that are taken, and those that are left in the order in which they come next by what is known.
+  private struct Queue {
+    var steps: [Step] = []
+    var waiting: [Int]
+  }
+
+  /// One round: measures who comes next, and takes a round's share, or `most` if that is less.
+  private func advance(_ queue: inout Queue, by most: Int) throws {
+    let contenders = queue.steps.isEmpty ? queue.waiting.count : Self.contenders(unitCount)
+    let measured = try measurements(
+      beside: queue.steps.map(\.unit), candidates: queue.waiting.prefix(contenders).sorted())
+    let order = measured.order(measured.candidates.count)
+    let taken = min(Self.roundSize(unitCount), most, order.count)
+    queue.steps += order.prefix(taken).map { (measured.candidates[$0.index], Optional($0.divergence)) }
+    queue.waiting =
+      order.dropFirst(taken).map { measured.candidates[$0.index] } + queue.waiting.dropFirst(contenders)
   }
 
   /// The longest order whose divergence on windows kept back stays under `limit`.
   private func largest(under limit: Double) throws -> CalibrationResult {
-    var steps: [Step] = []
+    var queue = Queue(waiting: Array(0..<unitCount))
     var low = 0
-    while steps.count < unitCount {
-      steps += try round(beside: steps.map(\.unit), count: min(Self.roundSize(unitCount), unitCount - steps.count))
-      guard try keptBack(steps.map(\.unit)).divergence <= limit else { break }
-      low = steps.count
+    while !queue.waiting.isEmpty {
+      try advance(&queue, by: unitCount)
+      guard try keptBack(queue.steps.map(\.unit)).divergence <= limit else { break }
+      low = queue.steps.count
     }
+    let steps = queue.steps
     var high = steps.count + (low == steps.count ? 1 : 0)
     while high - low > 1 {
       let middle = (low + high) / 2
@@ -104,10 +121,9 @@ package struct UnitChoice<B: Backend> {
     )
   }
 
-  /// Every unit that is left beside `base`, on average over the windows that choose.
-  private func measurements(beside base: [Int]) throws -> UnitMeasurements {
+  /// Each of `candidates` beside `base`, on average over the windows that choose.
+  private func measurements(beside base: [Int], candidates: [Int]) throws -> UnitMeasurements {
     let windows = calibration.choosingWindows
-    let candidates = (0..<unitCount).filter { !base.contains($0) }
     var total = UnitMeasurements(
       base: base.sorted(), baseDivergence: 0, candidates: candidates,
       divergences: Array(repeating: 0, count: candidates.count),
@@ -158,10 +174,10 @@ package struct UnitChoice<B: Backend> {
     let options = calibration.options
     let plan = calibration.plan(mapped, fits: fits)
     let large = calibration.pair.large.configuration
-    func bytes(_ shape: AttentionShape, positions: Int) -> Int {
-      KVPageLayout.byteCount(headDimension: shape.headDimension, type: options.kvType, positions: positions)
+    func bytes(_ shape: AttentionShape, type: KVType) -> Int {
+      KVPageLayout.byteCount(headDimension: shape.headDimension, type: type, positions: options.context)
     }
-    let unit = bytes(large.attention, positions: options.context)
+    let unit = bytes(large.attention, type: options.kvType)
     let near = options.near.map { min(options.context, $0.positions + $0.sinks) } ?? 0
     let own = plan.units.joined().reduce(0) { total, attention in
       let keys = attention == .own ? unit : unit / options.context * near
@@ -171,7 +187,7 @@ package struct UnitChoice<B: Backend> {
     }
     let lender = calibration.pair.small?.configuration.attention
     let lentParts = plan.lenderDepth * 2 * (lender?.kvHeads ?? 0)
-    return own + (lender.map { lentParts * bytes($0, positions: options.context) } ?? 0)
+    return own + (lender.map { lentParts * bytes($0, type: calibration.pair.smallKVType) } ?? 0)
   }
 }
 

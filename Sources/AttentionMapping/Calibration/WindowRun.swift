@@ -8,17 +8,19 @@ import KindredKVStore
 import KindredTransformer
 import Synchronization
 
-/// The models of a calibration, and the type in which they store keys and values.
+/// The models of a calibration, and the types in which they store keys and values.
 package struct CalibrationPair<B: Backend> {
   package let large: DecoderModel<B>
   /// `nil` where nothing is borrowed from a small model.
   package let small: DecoderModel<B>?
   package let kvType: KVType
+  package let smallKVType: KVType
 
-  package init(large: DecoderModel<B>, small: DecoderModel<B>?, kvType: KVType) {
+  package init(large: DecoderModel<B>, small: DecoderModel<B>?, kvType: KVType, smallKVType: KVType? = nil) {
     self.large = large
     self.small = small
     self.kvType = kvType
+    self.smallKVType = smallKVType ?? kvType
   }
 }
 
@@ -43,7 +45,7 @@ package struct WindowRun<B: Backend> {
       (smallState, lent) = (nil, nil)
       return
     }
-    let state = try Self.state(small, rows: tokens.count, kvType: pair.kvType)
+    let state = try Self.state(small, rows: tokens.count, kvType: pair.smallKVType)
     let record = try Self.record(small, state, rows: tokens.count)
     try small.forward(batch, state: state, lending: record, depth: small.configuration.layerCount)
     (smallState, lent) = (state, record)

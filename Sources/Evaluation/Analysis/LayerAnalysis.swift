@@ -32,12 +32,6 @@ public struct LayerAnalysis: Analysis {
     let recipe: PaperRecipe
   }
 
-  /// The paper's Table 2: MMLU and 1 / log-perplexity on WikiText-2 of Qwen2-72B with block 0 to 9 mapped.
-  private static let paper: [(mmlu: Double, inverse: Double)] = [
-    (0.567, 0.218), (0.544, 0.288), (0.816, 0.326), (0.802, 0.350), (0.819, 0.364), (0.784, 0.374), (0.678, 0.383),
-    (0.741, 0.388), (0.830, 0.395), (0.815, 0.403),
-  ]
-
   public func run<B: Backend>(
     _ pair: AnalysedPair<B>, texts: [[Int32]], progress: (_ share: Double, _ step: String) -> Void
   ) throws -> AnalysisReport {
@@ -77,14 +71,14 @@ public struct LayerAnalysis: Analysis {
 
   private func report(_ parts: [Part], _ results: [[PerplexityResult]]) -> AnalysisReport {
     let inverses = results.map { $0.map { 1 / $0.nll } }
-    let hasPaper = parts.count == Self.paper.count
+    let hasPaper = parts.count == PaperNumbers.blocks.count
     let suffixes = results.indices.map { $0 == 0 ? "" : "_\($0 + 1)" }
     let columns = suffixes.flatMap { suffix in
       (PerplexityResult.costColumns + ["inverse_log_perplexity"]).map { $0 + suffix }
     }
     let rows: [[AnalysisTable.Cell]] = parts.indices.map { part in
       [.text(parts[part].name)] + results.indices.flatMap { results[$0][part].costs + [.number(inverses[$0][part])] }
-        + (hasPaper ? [.number(Self.paper[part].mmlu), .number(Self.paper[part].inverse)] : [])
+        + (hasPaper ? [.number(PaperNumbers.blocks[part].mmlu), .number(PaperNumbers.blocks[part].inverse)] : [])
     }
     return AnalysisReport(
       name: "layers", findings: findings(results, inverses),
@@ -107,8 +101,7 @@ public struct LayerAnalysis: Analysis {
         name: "log-perplexity of the unmapped model\(number == 0 ? "" : ", text \(number + 1)")",
         value: results[0].unmappedNLL)
     }
-    let paper = correlation(Self.paper.map(\.mmlu), Self.paper.map(\.inverse))
-    let paperText = paper.map { String(format: "%.3f (MMLU and 1/log-ppl)", $0) }
+    let paperText = String(format: "%.3f (MMLU and 1/log-ppl)", PaperNumbers.blockCorrelation)
     for number in results.indices.dropFirst() {
       if let value = correlation(inverses[0], inverses[number]) {
         findings.append(

@@ -16,15 +16,6 @@ public struct MeasureAnalysis: Analysis {
     (0...1).contains(ratio) ? windows.problem : "ratio: expected a number from 0 to 1, found \(ratio)"
   }
 
-  /// The paper's Table 1: log-perplexity on WikiText-2 with the latter half of Qwen2-72B mapped to Qwen2-0.5B and to
-  /// Qwen2-7B.
-  private static let paper: [SimilarityMeasure: (tiny: Double, seven: Double)] = [
-    .cosine: (2.577, 2.414), .pearson: (4.976, 5.376), .minkowski1: (2.589, 2.427), .minkowski2: (2.878, 2.514),
-    .cosineNorm: (2.562, 2.421),
-  ]
-  /// Of the unmapped model.
-  private static let paperUnmapped = 2.136
-
   public func run<B: Backend>(
     _ pair: AnalysedPair<B>, texts: [[Int32]], progress: (_ share: Double, _ step: String) -> Void
   ) throws -> AnalysisReport {
@@ -36,16 +27,17 @@ public struct MeasureAnalysis: Analysis {
     }
     let results = try windows.results(recipes, pair, tokens: texts[0]) { progress($0, "\(measures.count) measures") }
     let rows: [[AnalysisTable.Cell]] = zip(measures, results).map { measure, result in
-      let paper = Self.paper[measure].map { [$0.tiny, $0.seven] } ?? []
+      let paper = PaperNumbers.measures[measure].map { [$0.tiny, $0.seven] } ?? []
       return [.text(measure.rawValue)] + result.costs
-        + paper.flatMap { [.number($0), .number(exp($0 - Self.paperUnmapped))] }
+        + paper.flatMap { [.number($0), .number(exp($0 - PaperNumbers.unmappedLogPerplexity))] }
     }
     let paperColumns = ["0.5b", "7b"].flatMap { ["paper_\($0)_log_perplexity", "paper_\($0)_factor"] }
     return AnalysisReport(
       name: "metrics",
       findings: [
         .init(
-          name: "log-perplexity of the unmapped model", value: results[0].unmappedNLL, paper: "\(Self.paperUnmapped)")
+          name: "log-perplexity of the unmapped model", value: results[0].unmappedNLL,
+          paper: "\(PaperNumbers.unmappedLogPerplexity)")
       ],
       tables: [
         AnalysisTable("metrics", columns: ["similarity"] + PerplexityResult.costColumns + paperColumns, rows: rows)

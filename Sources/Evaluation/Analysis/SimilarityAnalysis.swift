@@ -30,12 +30,13 @@ public struct SimilarityAnalysis: Analysis {
     let bestByLayer = (0..<pair.layers.large).map { layer in
       bestValues[layer * heads.large..<(layer + 1) * heads.large].reduce(0, +) / Double(heads.large)
     }
+    let paper = PaperNumbers.bestCosine
     return AnalysisReport(
       name: "similarity",
       findings: [
         .init(
           name: "mean cosine of a head and its most alike small one", value: mean(bestValues),
-          paper: "0.954 (7B to 72B), 0.568 (another series)"),
+          paper: "\(paper.sameSeries) (7B to 72B), \(paper.otherSeries) (another series)"),
         .init(name: "mean cosine of all pairs of heads", value: mean(cosines.joined())),
       ],
       tables: [

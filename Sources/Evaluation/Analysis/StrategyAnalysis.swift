@@ -20,12 +20,6 @@ public struct StrategyAnalysis: Analysis {
     return ratios.isEmpty ? "ratio: expected at least one, found none" : windows.problem
   }
 
-  /// The paper's Table 4: perplexity without tuning by ratio, as factors on the unmapped model's 8.47. The labels of
-  /// its two rows contradict the text and are taken as swapped.
-  private static let paper = [
-    0.1: 8.53 / 8.47, 0.2: 8.84 / 8.47, 0.3: 9.18 / 8.47, 0.4: 10.34 / 8.47, 0.5: 11.99 / 8.47,
-  ]
-
   public func run<B: Backend>(
     _ pair: AnalysedPair<B>, texts: [[Int32]], progress: (_ share: Double, _ step: String) -> Void
   ) throws -> AnalysisReport {
@@ -35,7 +29,7 @@ public struct StrategyAnalysis: Analysis {
     ) { progress($0, "\(cases.count) choices of layers") }
     let rows: [[AnalysisTable.Cell]] = zip(cases, results).map { one, result in
       let (strategy, ratio) = one
-      let paper = strategy == .back ? Self.paper[ratio] : nil
+      let paper = strategy == .back ? PaperNumbers.untunedFactor(ratio: ratio) : nil
       return [.text(strategy.rawValue), .number(ratio)] + result.costs + [paper.map { .number($0) } ?? .none]
     }
     return AnalysisReport(

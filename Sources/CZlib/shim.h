@@ -1,0 +1,2 @@
+/* zlib, the system's: data sets come gzipped. */
+#include <zlib.h>
