@@ -14,7 +14,10 @@ struct EvaluateCommand: ParsableCommand {
       (--methods), and gives each score and each difference from the unmapped model a 95% interval. Answers go to a \
       journal as they are found: an interrupted run goes on where it stopped.
       """,
-    subcommands: [PerplexityCommand.self])
+    subcommands: [
+      PerplexityCommand.self, MMLUCommand.self, HotpotQACommand.self, GovReportCommand.self, NeedleCommand.self,
+      RulerCommand.self, HumanEvalCommand.self, SST2Command.self, STSBCommand.self,
+    ])
 }
 
 struct PerplexityCommand: ParsableCommand {

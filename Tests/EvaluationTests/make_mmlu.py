@@ -44,6 +44,7 @@ def question(record):
 def prompts():
   """The id and the prompt of each question."""
   shortest = sorted(DATA.glob("dev/*_dev.csv"), key=lambda path: (path.stat().st_size, path.name))[:QUESTIONS]
+  assert len(shortest) == QUESTIONS, f"no MMLU in {DATA}"
   for dev in sorted(shortest):
     subject = dev.name.removesuffix("_dev.csv")
     text = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"

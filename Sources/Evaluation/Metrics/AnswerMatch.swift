@@ -10,7 +10,7 @@ struct NormalAnswer: Equatable {
   init(_ answer: String) {
     var kept: [Unicode.Scalar] = []
     for scalar in answer.lowercased().unicodeScalars where !Self.isPunctuation(scalar) { kept.append(scalar) }
-    words = Self.withoutArticles(kept).split(whereSeparator: \.isPythonSpace).map(Array.init)
+    words = Self.withoutArticles(kept).split(whereSeparator: \.isSpace).map(Array.init)
   }
 
   /// The text with a space in place of each article. Words end where letters and digits do, not only at spaces.
@@ -65,10 +65,7 @@ public func exactMatch(_ answer: String, reference: String) -> Double {
 }
 
 extension Unicode.Scalar {
-  /// What Python's `str.split` splits at: Unicode's white space, and the four separators of ASCII.
-  var isPythonSpace: Bool { properties.isWhitespace || (0x1C...0x1F).contains(value) }
-
-  /// What Python's `\w` matches: letters, and what has a numeric value, and the underscore.
+  /// Whether Python's `\w` matches: letters, what has a numeric value, and the underscore.
   fileprivate var isPythonWord: Bool {
     switch properties.generalCategory {
     case .uppercaseLetter, .lowercaseLetter, .titlecaseLetter, .modifierLetter, .otherLetter: true

@@ -33,7 +33,7 @@ public struct RougeScores: Sendable, Hashable {
     of text: String, _ vocabulary: inout [[Unicode.Scalar]: Int32]
   ) -> [[Int32]] {
     text.unicodeScalars.split(separator: ".").map { sentence in
-      let words = sentence.split(whereSeparator: \.isPythonSpace).map(Array.init)
+      let words = sentence.split(whereSeparator: \.isSpace).map(Array.init)
       return (words.isEmpty ? [[]] : words).map { word in
         if let known = vocabulary[word] { return known }
         let new = Int32(vocabulary.count)

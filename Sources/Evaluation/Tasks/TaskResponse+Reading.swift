@@ -41,8 +41,8 @@ struct UnexpectedResponse: Error, CustomStringConvertible {
 extension String {
   /// The text without white space at its ends.
   var trimmed: String {
-    let scalars = unicodeScalars.drop(while: \.isPythonSpace)
-    guard let last = scalars.lastIndex(where: { !$0.isPythonSpace }) else { return "" }
+    let scalars = unicodeScalars.drop(while: \.isSpace)
+    guard let last = scalars.lastIndex(where: { !$0.isSpace }) else { return "" }
     return String(scalars[...last])
   }
 }
