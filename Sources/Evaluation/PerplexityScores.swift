@@ -6,30 +6,32 @@ import KindredGeneration
 import KindredTokenization
 
 /// Sums over the scored tokens of one window.
-struct WindowScore: Sendable, Codable, Hashable {
-  var tokens = 0
+package struct WindowScore: Sendable, Codable, Hashable {
+  package var tokens = 0
   /// Runs of white space in the text of the scored tokens: each ends a word.
-  var spaces = 0
+  package var spaces = 0
   /// UTF-8 bytes of the scored tokens.
-  var bytes = 0
+  package var bytes = 0
   /// Negative log-likelihood, in nats.
-  var nll = 0.0
+  package var nll = 0.0
   /// The unmapped model's; `nil` for that model itself, as what follows.
-  var unmappedNLL: Double?
+  package var unmappedNLL: Double?
   /// KL divergence from the unmapped model's predictions, in nats.
-  var divergence: Double?
+  package var divergence: Double?
   /// Predictions whose most likely token is the unmapped model's.
-  var agreements: Int?
+  package var agreements: Int?
   /// At the end of the window.
-  var kv = KVBytes(large: 0, small: 0, unmapped: 0)
+  package var kv = KVBytes(large: 0, small: 0, unmapped: 0)
   /// What the unmapped large model holds there.
-  var unmappedKVBytes = 0
-  var seconds = 0.0
+  package var unmappedKVBytes = 0
+  package var seconds = 0.0
+
+  package init() {}
 
   /// Adds predictions of the tokens `targets`.
   ///
   /// - Parameter reference: the unmapped model's; `nil` for that model itself.
-  mutating func add(_ predictions: [Prediction], targets: [Int32], reference: [Prediction]?) {
+  package mutating func add(_ predictions: [Prediction], targets: [Int32], reference: [Prediction]?) {
     for (index, target) in targets.enumerated() {
       tokens += 1
       nll -= predictions[index].logProbability(target)
@@ -41,7 +43,7 @@ struct WindowScore: Sendable, Codable, Hashable {
   }
 
   /// Counts the words and bytes of the scored tokens.
-  mutating func count(_ scored: ArraySlice<Int32>, _ tokenizer: Tokenizer) {
+  package mutating func count(_ scored: ArraySlice<Int32>, _ tokenizer: Tokenizer) {
     let content = scored.flatMap { tokenizer.bytes(of: $0) }
     bytes = content.count
     var wasSpace = false
@@ -52,7 +54,7 @@ struct WindowScore: Sendable, Codable, Hashable {
   }
 
   /// The sums by metric, from which ``WindowScore/metrics(of:)`` makes scores.
-  var sums: [String: Double] {
+  package var sums: [String: Double] {
     var sums = ["tokens": Double(tokens), "spaces": Double(spaces), "bytes": Double(bytes), "nll": nll]
     sums["divergence"] = divergence
     sums["agreements"] = agreements.map { Double($0) }
@@ -64,7 +66,7 @@ struct WindowScore: Sendable, Codable, Hashable {
   /// Token perplexity is `exp(nll / tokens)`. Word and byte perplexity spread the same sum over the words and UTF-8 bytes
   /// of the scored tokens. Words are counted as lm-evaluation-harness counts those of WikiText, as the parts between runs
   /// of white space: one more than there are runs, over all scored tokens together.
-  static func metrics(of windows: [[String: Double]]) -> [String: Double] {
+  package static func metrics(of windows: [[String: Double]]) -> [String: Double] {
     func sum(_ metric: String) -> Double? {
       windows.contains { $0[metric] == nil } ? nil : windows.reduce(0) { $0 + ($1[metric] ?? 0) }
     }
@@ -103,7 +105,7 @@ public struct PerplexityResult: Sendable, Encodable, Hashable {
   /// outweigh it.
   public var kvBytesSavedFraction: Double?
 
-  init(_ scores: [WindowScore]) {
+  package init(_ scores: [WindowScore]) {
     let metrics = WindowScore.metrics(of: scores.map(\.sums))
     let tokens = scores.reduce(0) { $0 + $1.tokens }
     let unmapped = scores.compactMap(\.unmappedNLL)

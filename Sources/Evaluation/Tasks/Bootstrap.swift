@@ -5,16 +5,18 @@ import Foundation
 import KindredAttentionMapping
 
 /// Draws items; the same ones for every score of as many items, so that differences are paired.
-struct Bootstrap: Sendable {
-  var seed: UInt64
+package struct Bootstrap: Sendable {
+  package var seed: UInt64
   /// Draws of all items.
-  var resamples = 1_000
+  package var resamples = 1_000
+
+  package init(seed: UInt64) { self.seed = seed }
 
   /// Scores of `count` items with their intervals, by metric.
   ///
   /// - Parameter scores: the scores of the items with the given indices, of which some may come several times.
   /// - Throws: `TaskError` for a score of all items that is no number. Of a draw such a score does not count.
-  func estimates(count: Int, scores: ([Int]) -> [String: Double]) throws(TaskError) -> [String: Estimate] {
+  package func estimates(count: Int, scores: ([Int]) -> [String: Double]) throws(TaskError) -> [String: Estimate] {
     let all = scores(Array(0..<count))
     for (metric, value) in all where !value.isFinite {
       throw TaskError(description: "\(metric): expected a number over \(count) items, found \(value)")
@@ -33,7 +35,7 @@ struct Bootstrap: Sendable {
   }
 
   /// The value below which a share of sorted values lie, between two of them in proportion, as NumPy does by default.
-  static func percentile(_ share: Double, of sorted: [Double]) -> Double {
+  package static func percentile(_ share: Double, of sorted: [Double]) -> Double {
     let place = share * Double(sorted.count - 1)
     let lower = Int(place)
     let upper = min(lower + 1, sorted.count - 1)
@@ -49,7 +51,7 @@ extension Bootstrap {
   ///   - unmapped: those of the unmapped model; `nil` for that model itself, or where it did not run.
   ///   - groups: of each item.
   ///   - summary: what scores of several items amount to.
-  func evaluate(
+  package func evaluate(
     _ scores: [[String: Double]], unmapped: [[String: Double]]?, groups: [[String]],
     summary: ([[String: Double]]) -> [String: Double]
   ) throws(TaskError) -> (

@@ -13,32 +13,37 @@ public struct TaskError: Error, Sendable, CustomStringConvertible {
 }
 
 /// An item as a model reads it.
-struct TokenizedItem: Sendable, Hashable {
+package struct TokenizedItem: Sendable, Hashable {
   /// The item's place in the task.
-  var index: Int
+  package var index: Int
   /// The prompt; of a comparison, both texts.
-  var sequences: [[Int32]]
+  package var sequences: [[Int32]]
   /// What may follow the prompt, each at least one token; empty unless one is to be chosen.
-  var continuations: [[Int32]] = []
+  package var continuations: [[Int32]] = []
   /// The most tokens that follow the prompt.
-  var room = 0
+  package var room = 0
   /// Whether a middle was left out.
-  var isTruncated = false
+  package var isTruncated = false
 
   /// The tokens of the longest sequence with what follows it.
-  var length: Int { (sequences.map(\.count).max() ?? 0) + room }
+  package var length: Int { (sequences.map(\.count).max() ?? 0) + room }
 }
 
 /// Reads items.
-struct ItemTokenizer {
-  let tokenizer: Tokenizer
+package struct ItemTokenizer {
+  package let tokenizer: Tokenizer
   /// Tokens that a prompt and what follows it may have together.
-  let context: Int
+  package let context: Int
+
+  package init(tokenizer: Tokenizer, context: Int) {
+    self.tokenizer = tokenizer
+    self.context = context
+  }
 
   /// The items of a task in order.
   ///
   /// - Throws: `TaskError` for an item that leaves nothing to ask, or asks for more than the context.
-  func items(_ items: [TaskItem]) throws(TaskError) -> [TokenizedItem] {
+  package func items(_ items: [TaskItem]) throws(TaskError) -> [TokenizedItem] {
     var result: [TokenizedItem] = []
     for (index, item) in items.enumerated() { result.append(try read(item, index: index)) }
     return result
@@ -88,7 +93,7 @@ struct ItemTokenizer {
   }
 
   /// As LongBench shortens prompts: the first half of what fits, and the last.
-  static func withoutMiddle(_ tokens: [Int32], limit: Int) -> [Int32] {
+  package static func withoutMiddle(_ tokens: [Int32], limit: Int) -> [Int32] {
     guard tokens.count > limit else { return tokens }
     return Array(tokens.prefix(limit / 2) + tokens.suffix(limit - limit / 2))
   }
@@ -100,14 +105,14 @@ extension Unicode.Scalar {
 }
 
 /// Items that are answered together: their prompts begin with the same tokens, and are read in common passes.
-struct TaskUnit: Sendable, Hashable {
+package struct TaskUnit: Sendable, Hashable {
   /// Units of one group begin with the same header.
-  var group: Int
+  package var group: Int
   /// The number of tokens with which all prompts of the group begin.
-  var headerLength: Int
-  var items: [TokenizedItem]
+  package var headerLength: Int
+  package var items: [TokenizedItem]
 
-  var header: ArraySlice<Int32> { items[0].sequences[0].prefix(headerLength) }
+  package var header: ArraySlice<Int32> { items[0].sequences[0].prefix(headerLength) }
 }
 
 extension TaskUnit {
@@ -122,7 +127,7 @@ extension TaskUnit {
   ///   - sequences: sequences of a unit, at most, unless one item has more.
   ///   - bytesPerPosition: bytes of keys and values.
   ///   - byteLimit: bytes of a unit, at most, unless one item has more.
-  static func units(
+  package static func units(
     of items: [TokenizedItem], sequences: Int, bytesPerPosition: Int, byteLimit: Int
   ) -> [TaskUnit] {
     var units: [TaskUnit] = []

@@ -8,21 +8,21 @@ import KindredTokenization
 import KindredTransformer
 
 /// What became of an item.
-struct ItemOutcome: Sendable, Hashable {
-  var response: TaskResponse
+package struct ItemOutcome: Sendable, Hashable {
+  package var response: TaskResponse
   /// At the end of the item.
-  var kv: KVBytes
+  package var kv: KVBytes
 }
 
 /// Runs units one after another by one method.
-final class UnitRunner<B: Backend> {
+package final class UnitRunner<B: Backend> {
   private let method: RunnableMethod<B>
   private let tokenizer: Tokenizer
   private let options: Session<B>.Options
   /// The session that the next unit may use, and the group whose header it has read.
   private var shared: (session: Session<B>, group: Int)?
 
-  init(method: RunnableMethod<B>, tokenizer: Tokenizer, options: Session<B>.Options) {
+  package init(method: RunnableMethod<B>, tokenizer: Tokenizer, options: Session<B>.Options) {
     self.method = method
     self.tokenizer = tokenizer
     self.options = options
@@ -31,7 +31,7 @@ final class UnitRunner<B: Backend> {
   /// The outcomes of a unit's items, in order.
   ///
   /// - Parameter items: the task's items, by `TokenizedItem.index`.
-  func run(_ unit: TaskUnit, of items: [TaskItem]) throws -> [ItemOutcome] {
+  package func run(_ unit: TaskUnit, of items: [TaskItem]) throws -> [ItemOutcome] {
     // A recipe finds its map on the first tokens of sequence 0: on those that all items have in common, or on each
     // prompt's own.
     if let unmapped = method.mapping?.unmappedTokens, unmapped > unit.headerLength {
@@ -194,7 +194,7 @@ final class UnitRunner<B: Backend> {
 }
 
 /// The cosine of two vectors; 0 where one is zero.
-func cosine(_ first: [Float], _ second: [Float]) -> Double {
+package func cosine(_ first: [Float], _ second: [Float]) -> Double {
   var (product, firstSquare, secondSquare) = (0.0, 0.0, 0.0)
   for (a, b) in zip(first, second) {
     product += Double(a) * Double(b)

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import KindredEvaluation
+import KindredEvaluation
 
 @Suite struct BootstrapTests {
   let bootstrap = Bootstrap(seed: 3)

@@ -5,7 +5,7 @@ import KindredCompute
 import KindredGeneration
 import Testing
 
-@testable import KindredEvaluation
+import KindredEvaluation
 
 @Suite struct EvaluationMethodTests {
   @Test(arguments: [

@@ -8,7 +8,7 @@ import KindredGeneration
 import KindredTransformer
 import Testing
 
-@testable import KindredEvaluation
+import KindredEvaluation
 
 @Suite struct PerplexityTaskTests {
   let tiny: TinyModels

@@ -9,7 +9,7 @@ import KindredTokenization
 import KindredTransformer
 import Testing
 
-@testable import KindredEvaluation
+import KindredEvaluation
 
 @Suite struct TaskEvaluationTests {
   let tiny: TinyModels
