@@ -60,14 +60,15 @@ extension CPUBackend {
     else { return false }
     // The lender's keys, and the values that are borrowed for, are packed once each.
     var sources: [TilePages.Source] = []
-    var lentKeys: [ObjectIdentifier: Int] = [:]  // by first page
+    // By first page; sequences may share that and go on differently.
+    var lentKeys: [[ObjectIdentifier: Int]] = segments.map { _ in [:] }
     var values: [[Int: Int]] = segments.map { _ in [:] }  // by KV head
     for (index, segment) in segments.enumerated() {
       for loan in request.loans {
         let lender = loan.lender
         let pages = lender.keys[index]
-        if lentKeys[ObjectIdentifier(pages[0])] == nil {
-          lentKeys[ObjectIdentifier(pages[0])] = sources.count
+        if lentKeys[index][ObjectIdentifier(pages[0])] == nil {
+          lentKeys[index][ObjectIdentifier(pages[0])] = sources.count
           sources.append(
             .init(keys: pages, segment: segment, type: lender.type, dimension: lender.shape.headDimension))
         }
@@ -92,7 +93,7 @@ extension CPUBackend {
       let block = blocks[item / parts.count]
       let loan = parts[item % parts.count]
       let segment = segments[block.segment]
-      guard let keys = lentKeys[ObjectIdentifier(loan.lender.keys[block.segment][0])] else { return }
+      guard let keys = lentKeys[block.segment][ObjectIdentifier(loan.lender.keys[block.segment][0])] else { return }
       self.borrow(
         loan, into: request.output, dimension: dimension, keys: packed[keys],
         values: loan.borrowers.compactMap { values[block.segment][$0.group].map { UnsafePointer(packed[$0]) } },

@@ -138,6 +138,9 @@ public struct TaskEvaluation<B: Backend> {
     // Also where the small model answers, the large one is what it is compared with.
     let ownBytes = method.decoder.configuration.kvBytesPerPosition(type: options.session.kvType)
     for (item, outcome) in zip(unit.items, outcomes) {
+      guard outcome.response.isFinite else {
+        throw TaskError(items[item.index], "expected numbers as an answer of \(method.name), found none")
+      }
       try journal.note(
         JournaledAnswer(
           method: method.identity, item: items[item.index].id, answer: outcome.response, seconds: seconds,
@@ -186,6 +189,16 @@ extension TaskEvaluation {
         method: methods[index].name, scores: found.scores, differences: found.differences, groups: found.groups,
         kvBytes: longest?.kvBytes ?? 0, unmappedKVBytes: longest?.unmappedKVBytes ?? 0,
         seconds: answers[index].reduce(0) { $0 + $1.seconds }, notes: notes.isEmpty ? nil : notes)
+    }
+  }
+}
+
+extension TaskResponse {
+  fileprivate var isFinite: Bool {
+    switch self {
+    case .logLikelihoods(let values): values.allSatisfy(\.isFinite)
+    case .similarity(let value): value.isFinite
+    case .text: true
     }
   }
 }
