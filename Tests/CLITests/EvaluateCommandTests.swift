@@ -19,7 +19,9 @@ struct EvaluateCommandTests {
       try Data(AnalyzeCommandTests.tokenizer(first: "!").utf8)
         .write(to: copy.appendingPathComponent("tokenizer.json"))
     }
-    let text = (0..<300).map { "line \($0 * 37 % 91): the quick brown fox\n" }.joined()
+    let sentences = (0..<40).map { "a film that is \($0 * 37 % 91) times too long\t\($0 % 2)\n" }.joined()
+    try Data(("sentence\tlabel\n" + sentences).utf8).write(to: folder.appendingPathComponent("sentences.tsv"))
+    let text = (0..<120).map { "line \($0 * 37 % 91): the quick brown fox\n" }.joined()
     try Data(text.utf8).write(to: folder.appendingPathComponent("text"))
   }
 
@@ -89,9 +91,14 @@ struct EvaluateCommandTests {
   }
 
   /// Killed in the middle without a warning and started again, an evaluation ends as one that was not.
-  @Test func killedRunsGoOn() throws {
+  @Test(arguments: ["perplexity", "sst2"])
+  func killedRunsGoOn(task: String) throws {
     func arguments(_ journal: String) -> [String] {
-      perplexity("--methods", Self.methods, "--journal", path(journal), "--json")
+      let options = ["--methods", Self.methods, "--journal", path(journal), "--json"]
+      if task == "perplexity" { return perplexity() + options }
+      return [
+        "evaluate", task, "-m", path("large"), "-s", path("small"), "--data", path("sentences.tsv"), "--batch", "3",
+      ] + options
     }
     let whole = try run(arguments("whole"))
     #expect(whole.code == 0, "\(whole.errors)")
