@@ -124,9 +124,8 @@ struct RunProvenance {
   private let seed: UInt64
 
   /// Hashes all files.
-  init(
-    _ loaded: LoadedModels<CPUBackend>, models: ModelOptions, methods: [EvaluationMethod], data: [String],
-    seed: UInt64
+  init<B: Backend>(
+    _ loaded: LoadedModels<B>, models: ModelOptions, methods: [EvaluationMethod], data: [String], seed: UInt64
   ) throws {
     var files: [String: String] = [:]
     for argument in [models.model, models.small].compactMap(\.self) where !argument.hasPrefix("random:") {

@@ -29,7 +29,11 @@ extension BenchCommand {
     }
     line.clear()
     let conditions = loaded.conditions
-    if json { return try printJSON(Joined(["scenario": result], conditions)) }
+    if json {
+      let plans = try models.planPath.map { [EvaluationMethod.plan(path: $0)] } ?? []
+      let provenance = try RunProvenance(loaded, models: models, methods: plans, data: [], seed: 0).finished()
+      return try printJSON(Joined(["scenario": result], Joined(["provenance": provenance], conditions)))
+    }
     printTitle(conditions, batch: scenario.sequences)
     for sentence in result.conditions { print(sentence) }
     print("\n\(scenario.name)")

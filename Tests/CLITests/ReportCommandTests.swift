@@ -28,6 +28,7 @@ struct ReportCommandTests {
     let scenario = try #require(json["scenario"] as? [String: Any])
     #expect(scenario["layers"] as? Int == 1 && scenario["published_layers"] as? Int == 24)
     #expect(scenario["mapped_layer_count"] as? Int == 1 && json["model"] as? String == Self.tiny)
+    #expect((json["provenance"] as? [String: Any])?["date"] is String)
     let text = try run(bench)
     #expect(text.code == 0 && text.output.contains("2 sequences of 24 + 3 tokens."))
     #expect(text.output.contains("KV, both models, all 24 layers"))

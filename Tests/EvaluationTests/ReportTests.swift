@@ -132,6 +132,20 @@ import Testing
     #expect(verdicts.count == 6 && verdicts.allSatisfy { $0[3] == "agrees" }, "\(verdicts)")
   }
 
+  /// The interval of a factor is that of the paired difference in log-perplexity, not that of the perplexity.
+  @Test func factorsArePaired() throws {
+    let scores =
+      "{\"perplexity\": \(ReportFixtures.estimate(14.8, spread: 5)), \"nll\": \(ReportFixtures.estimate(0.39))}"
+    let perplexity = ReportFixtures.evaluation(
+      "perplexity",
+      methods: [
+        ReportFixtures.method("unmapped", scores: ReportFixtures.perplexity(10)),
+        ReportFixtures.method("paper:0.3", scores: scores),
+      ])
+    let row = try #require(try page(["a.json": perplexity]).rows.first { $0.count == 4 && $0[3] == "disagrees" })
+    #expect(row[2] == "1.48× (1.34× to 1.63×)")
+  }
+
   @Test func noClaimWithoutNumbers() throws {
     let folder = try ResultsFolder(["usage.csv": ReportFixtures.usage])
     let report = try Report(folder: folder.path)

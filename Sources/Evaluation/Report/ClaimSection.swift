@@ -1,6 +1,8 @@
 // The part of a report that sets the paper's claims against what was measured. Whether they agree follows from numbers
 // by the rules below, and a reason is named only where the results hold it.
 
+import Foundation
+
 /// A claim of the paper and what was found.
 struct Claim: Hashable {
   enum Verdict: String {
@@ -39,7 +41,7 @@ struct ClaimSection {
           rows: claims.map { [$0.claim, $0.paper, $0.here, $0.verdict.rawValue] }, textColumns: [0, 1, 2, 3])),
       .list(reasons),
       .paragraph(
-        "Rules: a perplexity agrees where the paper's factor lies in the 95% interval or above it; a gain in time agrees "
+        "Rules: a perplexity agrees where the paper's factor lies in the 95% interval, or above it; a gain in time agrees "
           + "where the paper's lies between the smallest and the largest of the runs, or within 0.02 of the median; KV "
           + "bytes agree within 1 point; a mean cosine within 0.03; a map stays where less than 0.02 of cosine is lost; "
           + "a measure is worse than another from 0.05 of log-perplexity on."),
@@ -54,17 +56,26 @@ struct ClaimSection {
     return result.methods.compactMap { method in
       guard let paper = method.paperFactor, let ratio = method.paperRatio, let score = method.scores["perplexity"]
       else { return nil }
-      let (factor, low) = (score.value / unmapped, score.low / unmapped)
+      let factor = score.value / unmapped
+      let (low, high) = Self.factorInterval(method, score: score, unmapped: unmapped)
       var claim = Claim(
         claim: "Perplexity with \(NumberText.percent(ratio, digits: 0)) of the layers mapped (Table 4)",
         paper: NumberText.times(paper),
-        here: "\(NumberText.times(factor)) (\(NumberText.times(low)) to \(NumberText.times(score.high / unmapped)))",
+        here: "\(NumberText.times(factor)) (\(NumberText.times(low)) to \(NumberText.times(high)))",
         verdict: low <= paper ? .agrees : .disagrees)
       if claim.verdict == .disagrees {
         claim.reasons = reasons(of: method, factor: factor, in: result, unmapped: unmapped)
       }
       return claim
     }
+  }
+
+  /// The 95% interval of a factor on perplexity: paired, from the difference in log-perplexity, where that is known.
+  private static func factorInterval(
+    _ method: MethodResult, score: Estimate, unmapped: Double
+  ) -> (low: Double, high: Double) {
+    guard let difference = method.differences["nll"] else { return (score.low / unmapped, score.high / unmapped) }
+    return (exp(difference.low), exp(difference.high))
   }
 
   private func reasons(

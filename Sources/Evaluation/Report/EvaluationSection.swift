@@ -16,6 +16,9 @@ struct EvaluationSection {
     metrics = first + found.subtracting(first).sorted()
   }
 
+  /// Fewer items than these get a warning.
+  private static let fewItems = 10
+
   var title: String { info.title }
 
   var blocks: [ReportBlock] {
@@ -25,6 +28,7 @@ struct EvaluationSection {
     if result.skippedItems > 0 {
       count += " \(result.skippedItems) lines of data could not be read and are left out."
     }
+    if result.items < Self.fewItems { count += " So few say little, and so do the intervals." }
     blocks.append(.paragraph(count))
     blocks.append(.table(table))
     let notes = result.methods.flatMap { method in (method.notes ?? []).map { "\(method.method): \($0)" } }

@@ -89,8 +89,15 @@ public struct Report {
           "Machine, from \(found.file)", columns: ["", "value"], rows: found.result.map { [$0.name, $0.value] },
           textColumns: [0, 1]))
     }
-    for found in folder.evaluations {
-      let provenance = found.result.provenance
+    var provenances = folder.evaluations.map {
+      (title: EvaluationSection($0.result).title, file: $0.file, provenance: $0.result.provenance)
+    }
+    for found in folder.scenarios {
+      if let provenance = found.result.provenance {
+        provenances.append((found.result.result.scenario.name, found.file, provenance))
+      }
+    }
+    for (title, file, provenance) in provenances {
       var rows = [
         ["date", provenance.date], ["Kindred", provenance.kindredVersion],
         ["command", provenance.commandLine.joined(separator: " ")], ["seed", "\(provenance.seed)"],
@@ -99,7 +106,7 @@ public struct Report {
       rows += provenance.files.sorted { $0.key < $1.key }.map { ["SHA-256 of \($0.key)", $0.value] }
       blocks.append(
         .details(
-          summary: "\(EvaluationSection(found.result).title), from \(found.file)",
+          summary: "\(title), from \(file)",
           [.table(ReportTable("How it was made", columns: ["", "value"], rows: rows, textColumns: [0, 1]))]))
     }
     if !folder.problems.isEmpty {

@@ -21,6 +21,7 @@ struct ResultFolder {
     var result: ScenarioResult
     /// Model, small model, threads and so on, as text.
     var conditions: [(name: String, value: String)]
+    var provenance: Provenance?
   }
 
   /// An analysis of a pair.
@@ -100,7 +101,8 @@ struct ResultFolder {
       let conditions = node.texts(["model", "small_model", "plan", "kv_type", "small_kv_type", "threads", "isa"])
       let run = ScenarioRun(
         result: try ScenarioResult(node.child("scenario")),
-        conditions: conditions.map { ($0.name, Self.withoutFolders($0.value)) })
+        conditions: conditions.map { ($0.name, Self.withoutFolders($0.value)) },
+        provenance: node.value("provenance") == nil ? nil : try Provenance(node.child("provenance")))
       scenarios.append(Found(file: file, result: run))
     } else if node.value("analysis") != nil {
       try add(analysis: node, of: file)
