@@ -119,8 +119,8 @@ if [ "$mode" = quick ]; then
   evaluate mmlu "unmapped,small,paper:0.3,paper:0.5" --data "$data/mmlu" --limit 16
   evaluate hotpotqa "unmapped,paper:0.3" --data "$data/hotpotqa/hotpot_train_100.json" --limit 4
   for name in paper-multi-user paper-long-context; do                             # Table 3
-    scenario $name "$large" "$small" --scale 0.125 --repeat 1
-    scenario $name random:qwen2-72b:layers=2 random:qwen2-0.5b --scale 0.125 --repeat 1
+    scenario $name "$large" "$small" --scale 0.125 --repeat 2
+    scenario $name random:qwen2-72b:layers=2 random:qwen2-0.5b --scale 0.125 --repeat 2
   done
 else
   analyze similarity --windows 8

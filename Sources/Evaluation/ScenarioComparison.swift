@@ -85,7 +85,10 @@ extension ScenarioResult {
     }
     if mapped != nil {
       sentences.append("\(mappedLayerCount) of \(layerCount) layers borrow.")
-      sentences.append("Both take turns; medians of \(repeats) (smallest–largest).")
+      sentences.append(
+        repeats == 1
+          ? "One run of each: times differ by chance, too."
+          : "Both take turns; medians of \(repeats) (smallest–largest).")
     }
     return sentences
   }
