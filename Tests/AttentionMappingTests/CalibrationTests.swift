@@ -355,8 +355,10 @@ private struct Interruption: Error {}
     let (half, same, whole) = (try run(nil), try run(.f16), try run(.f32))
     #expect(half.kvBytes == same.kvBytes && half.plan == same.plan && half.divergence == same.divergence)
     #expect(half.plan.lenderDepth == whole.plan.lenderDepth)
-    // 2 KV heads of 8 elements, keys and values, 2 bytes more for each at 48 positions.
-    #expect(whole.kvBytes - half.kvBytes == whole.plan.lenderDepth * 2 * 2 * 8 * 2 * 48)
+    // Keys and values take 2 bytes more for each element at 48 positions.
+    let lender = try TinyPair(set: .generic).small.configuration.attention
+    #expect(
+      whole.kvBytes - half.kvBytes == whole.plan.lenderDepth * 2 * lender.kvHeads * lender.headDimension * 2 * 48)
     #expect(whole.divergence != half.divergence)
   }
 

@@ -1,7 +1,6 @@
 import Foundation
-import Testing
-
 import KindredEvaluation
+import Testing
 
 @Suite struct BootstrapTests {
   let bootstrap = Bootstrap(seed: 3)

@@ -2,10 +2,9 @@ import Foundation
 import KindredAttention
 import KindredAttentionMapping
 import KindredCompute
+import KindredEvaluation
 import KindredGeneration
 import Testing
-
-import KindredEvaluation
 
 @Suite struct EvaluationMethodTests {
   @Test(arguments: [

@@ -4,11 +4,10 @@
 import Foundation
 import KindredAttentionMapping
 import KindredCompute
+import KindredEvaluation
 import KindredGeneration
 import KindredTransformer
 import Testing
-
-import KindredEvaluation
 
 @Suite struct PerplexityTaskTests {
   let tiny: TinyModels

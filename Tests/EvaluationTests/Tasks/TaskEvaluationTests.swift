@@ -4,12 +4,11 @@
 import Foundation
 import KindredAttentionMapping
 import KindredCompute
+import KindredEvaluation
 import KindredGeneration
 import KindredTokenization
 import KindredTransformer
 import Testing
-
-import KindredEvaluation
 
 @Suite struct TaskEvaluationTests {
   let tiny: TinyModels
