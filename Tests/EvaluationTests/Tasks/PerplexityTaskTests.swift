@@ -91,7 +91,7 @@ import Testing
   @Test func interruptedRunsGoOn() throws {
     let methods = try tiny.methods()
     let whole = try task(methods).run(text)
-    let journal = tiny.folder.file("journal")
+    let journal = tiny.folder("journal")
     #expect(throws: Interruption.self) {
       try task(methods).run(text, journalPath: journal) { done, _, _ in if done == 2 { throw Interruption() } }
     }

@@ -208,8 +208,8 @@ import Testing
   @Test func interruptedEvaluationsGoOn() throws {
     let items = TinyTask.choices
     let methods = try tiny.methods()
-    let whole = try evaluate(items, methods).run(journalPath: tiny.folder.file("whole"))
-    let journal = tiny.folder.file("part")
+    let whole = try evaluate(items, methods).run(journalPath: tiny.folder("whole"))
+    let journal = tiny.folder("part")
     var pieces = 0
     while pieces < 1000 {
       do {
@@ -236,7 +236,7 @@ import Testing
 
   /// Another list of methods uses what is there; other items, options or files are refused.
   @Test func journalsServeTheSameRunOnly() throws {
-    let journal = tiny.folder.file("journal")
+    let journal = tiny.folder("journal")
     let first = try evaluate(TinyTask.choices, [.unmapped]).run(journalPath: journal, inputs: "a")
     let both = try evaluate(TinyTask.choices, [.paper(ratio: 0.34), .unmapped]).run(journalPath: journal, inputs: "a")
     #expect(both[1].seconds == first[0].seconds && both[1].scores == first[0].scores)

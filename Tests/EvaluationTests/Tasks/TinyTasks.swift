@@ -8,23 +8,9 @@ import KindredEvaluation
 import KindredGeneration
 import KindredTransformer
 
-/// A folder that is removed at the end.
-final class TaskFolder {
-  let path: String
-
-  init() throws {
-    path = NSTemporaryDirectory() + "kindred-tasks-\(UUID().uuidString)"
-    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-  }
-
-  deinit { try? FileManager.default.removeItem(atPath: path) }
-
-  func file(_ name: String) -> String { "\(path)/\(name)" }
-}
-
 /// The models of `AttentionMappingTests/make_fixtures.py` (3 layers; 2 layers) in folders with a tokenizer.
 struct TinyModels {
-  let folder: TaskFolder
+  let folder: DataFolder
   let models: MethodModels<CPUBackend>
 
   /// Printable ASCII, space and line feed, one token each, as byte-level tokenizers spell them.
@@ -45,10 +31,10 @@ struct TinyModels {
   init(threads: Int = 2) throws {
     let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
       .deletingLastPathComponent().appendingPathComponent("AttentionMappingTests/Fixtures/pair")
-    let folder = try TaskFolder()
+    let folder = try DataFolder()
     let backend = try CPUBackend(threads: threads)
     func model(_ name: String) throws -> LanguageModel<CPUBackend> {
-      let path = folder.file(name)
+      let path = folder(name)
       try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
       for file in ["config.json", "model.safetensors"] {
         try FileManager.default.copyItem(
@@ -79,7 +65,7 @@ struct TinyModels {
     plan.units[2][0] = .borrowed([
       HeadIndex(layer: 1, head: 0), HeadIndex(layer: 0, head: 2), HeadIndex(layer: 1, head: 0),
     ])
-    let path = folder.file("tiny.json")
+    let path = folder("tiny.json")
     try PlanFile(large: models.large.planned, small: models.small?.planned, plan: plan).write(to: path)
     return path
   }

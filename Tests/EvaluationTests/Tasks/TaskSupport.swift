@@ -30,7 +30,7 @@ final class DataFolder {
 
 /// The evaluation data beside the project.
 let sharedData = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-  .appendingPathComponent("../../../shared/data").standardizedFileURL.path
+  .appendingPathComponent("../../../../shared/data").standardizedFileURL.path
 
 let hasSharedData = FileManager.default.fileExists(atPath: sharedData)
 
