@@ -34,9 +34,9 @@ final class StoreFixture: Sendable {
     options.hubEndpoint = endpoint
     options.hubToken = token
     options.sources = [.hub]
-    options.patience.connect = .seconds(20)
+    options.patience.connect = .seconds(600)
     // Long enough for a machine that is busy with other tests.
-    options.patience.read = .seconds(20)
+    options.patience.read = .seconds(600)
     options.patience.attempts = 4
     options.patience.progress = 50_000
     options.patience.firstPause = .milliseconds(5)
