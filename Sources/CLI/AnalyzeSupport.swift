@@ -99,12 +99,8 @@ extension AnalysisCommand {
     pair.establishmentTokens = options.establishTokens
     let tokens = try texts.map { try tokenizer.promptTokens($0) }
     let start = ContinuousClock.now
-    let line = StatusLine()
-    let report = try analysis.run(pair, texts: tokens) { share, step in
-      let passed = (ContinuousClock.now - start).seconds
-      let left = share > 0 ? ", \(Int(passed / share * (1 - share))) s left" : ""
-      line.show("\(Int(100 * share))%\(left): \(step)")
-    }
+    let line = RemainingTime()
+    let report = try analysis.run(pair, texts: tokens) { share, step in line.show(share, step) }
     line.clear()
     let (files, withoutFigures) = try report.write(to: options.output)
     if let withoutFigures { standardError("kindred: no figures: \(withoutFigures)\n") }

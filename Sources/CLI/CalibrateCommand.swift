@@ -138,16 +138,8 @@ struct CalibrateCommand: ParsableCommand {
       large: large.decoder, small: smallModel?.decoder, texts: texts.map { tokenizer.encode($0) }, options: options,
       names: [large.name, smallModel?.name ?? ""], journalPath: journal ?? output + ".journal")
     let start = ContinuousClock.now
-    let line = StatusLine()
-    var first: Double?
-    let result = try calibration.run { progress in
-      // What an earlier run has done took no time of this one.
-      let begin = first ?? 0
-      if first == nil { first = progress.share }
-      let passed = (ContinuousClock.now - start).seconds
-      let left = progress.share > begin ? passed * (1 - progress.share) / (progress.share - begin) : 0
-      line.show("\(Int(100 * progress.share))%, \(Int(left)) s left: \(progress.step)")
-    }
+    let line = RemainingTime()
+    let result = try calibration.run { line.show($0.share, $0.step) }
     line.clear()
     // A plan that uses no small head fits any.
     let lender = result.plan.lentHeads.isEmpty ? nil : smallModel?.planned

@@ -66,6 +66,25 @@ struct StatusLine {
   }
 }
 
+/// The time that is left of a run, on standard error.
+final class RemainingTime {
+  private let line = StatusLine()
+  private let start = ContinuousClock.now
+  private var first: Double?
+
+  /// - Parameter share: the work that is done, 0 to 1.
+  func show(_ share: Double, _ text: String) {
+    // What an earlier run has done took no time of this one.
+    let begin = first ?? 0
+    if first == nil { first = share }
+    let passed = (ContinuousClock.now - start).seconds
+    let left = share > begin ? ", \(Int(passed * (1 - share) / (share - begin))) s left" : ""
+    line.show("\(Int(100 * share))%\(left): \(text)")
+  }
+
+  func clear() { line.clear() }
+}
+
 /// Turns Ctrl-C and SIGTERM into calls, for as long as it lives. A second Ctrl-C ends the process at once.
 final class InterruptHandler {
   private let sources: [any DispatchSourceSignal]

@@ -49,7 +49,7 @@ struct PerplexityCommand: ParsableCommand {
   @Option(help: "The first token of a window that is scored; those before only serve as context.")
   var scoreFrom = 100
 
-  @Option(help: "Tokens read at a time; does not change results.")
+  @Option(help: "Tokens read at a time; results are the same within rounding.")
   var chunk = 128
 
   func validate() throws {

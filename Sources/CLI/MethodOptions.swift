@@ -95,25 +95,6 @@ struct MethodOptions: ParsableArguments {
   }
 }
 
-/// The time that is left of a run, on standard error.
-final class RemainingTime {
-  private let line = StatusLine()
-  private let start = ContinuousClock.now
-  private var first: Double?
-
-  /// - Parameter share: the work that is done, 0 to 1.
-  func show(_ share: Double, _ text: String) {
-    // What an earlier run has done took no time of this one.
-    let begin = first ?? 0
-    if first == nil { first = share }
-    let passed = (ContinuousClock.now - start).seconds
-    let left = share > begin ? passed * (1 - share) / (share - begin) : 0
-    line.show("\(Int(100 * share))%, \(Int(left)) s left: \(text)")
-  }
-
-  func clear() { line.clear() }
-}
-
 /// Where a result comes from, and what tells its journal apart.
 struct RunProvenance {
   /// SHA-256 of the models' files and the data, by name.

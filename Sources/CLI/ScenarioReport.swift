@@ -18,14 +18,12 @@ extension BenchCommand {
     let isRecipe = models.plan == nil && models.mapLayers == nil && models.small != nil
     scenario.ratio = isRecipe ? models.ratio ?? defaultRatio : nil
     let loaded = try models.loadProfiled()
-    let line = StatusLine()
-    let start = ContinuousClock.now
+    let line = RemainingTime()
     let result = try ScenarioBenchmark(
       loaded.large, mapping: loaded.mapping, scenario: scenario, repeats: repeats,
       publishedLayers: models.publishedLayerCount, sessionOptions: loaded.sessionOptions
     ).run { done, all in
-      let left = (ContinuousClock.now - start).seconds / Double(max(1, done)) * Double(all - done)
-      line.show("run \(done + 1) of \(all)\(done > 0 ? ", \(Int(left)) s left" : "")")
+      line.show(Double(done) / Double(all), "run \(done + 1) of \(all)")
     }
     line.clear()
     let conditions = loaded.conditions

@@ -145,12 +145,12 @@ public struct PerplexityEvaluation<B: Backend> {
   private func measure(
     _ methods: [RunnableMethod<B>], _ tokens: [Int32], scored: Range<Int>, _ tokenizer: Tokenizer?
   ) throws -> [WindowScore] {
-    let reference = WindowRun(try Session(decoder: decoder, options: sessionOptions))
+    let reference = WindowReader(try Session(decoder: decoder, options: sessionOptions))
     let runs = try methods.map { method in
       // The unmapped model itself need not run twice.
       method.isUnmapped
         ? reference
-        : WindowRun(try Session(decoder: method.decoder, mapping: method.mapping, options: sessionOptions))
+        : WindowReader(try Session(decoder: method.decoder, mapping: method.mapping, options: sessionOptions))
     }
     for start in stride(from: 0, to: tokens.count, by: options.chunk) {
       let chunk = Array(tokens[start..<min(start + options.chunk, tokens.count)])
@@ -175,7 +175,7 @@ public struct PerplexityEvaluation<B: Backend> {
 }
 
 /// A session that reads a window, and what it scored there.
-private final class WindowRun<B: Backend> {
+private final class WindowReader<B: Backend> {
   let session: Session<B>
   var score = WindowScore()
 

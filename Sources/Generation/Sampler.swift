@@ -44,11 +44,11 @@ public struct SamplingOptions: Sendable, Hashable {
 /// sum. Only as many are ranked as the choice needs (see ``Ranking``).
 public struct Sampler: Sendable {
   private let options: SamplingOptions
-  private var generator: SplitMix64
+  private var generator: SeededGenerator
 
   public init(_ options: SamplingOptions) {
     self.options = options
-    generator = SplitMix64(state: options.seed ?? .random(in: .min ... .max))
+    generator = SeededGenerator(seed: options.seed ?? .random(in: .min ... .max))
   }
 
   /// The next token.
@@ -246,20 +246,5 @@ private struct Ranking {
     // The kernel's error, and tokens too unlikely to be candidates.
     let error = 2e-6 + Double(logits.count) * exp(Double(Self.leastLogarithm))
     return sum * (1 - error)...sum * (1 + error)
-  }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): small, seedable, the same on every platform.
-package struct SplitMix64: RandomNumberGenerator {
-  private var state: UInt64
-
-  package init(state: UInt64) { self.state = state }
-
-  package mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
   }
 }

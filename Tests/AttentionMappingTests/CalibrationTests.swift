@@ -341,6 +341,21 @@ private struct Interruption: Error {}
     #expect(throws: CalibrationError.self) { try run(1) }
   }
 
+  /// A budget takes the units that a ratio takes which needs as many bytes.
+  @Test func byteBudgetsTakeTheBestUnits() throws {
+    let folder = try TemporaryFolder()
+    func run(_ budget: CalibrationOptions.Budget, unit: CalibrationOptions.Granularity) throws -> CalibrationResult {
+      let options = Self.options { ($0.far, $0.budget, $0.granularity) = (.nothing, budget, unit) }
+      return try Self.calibration(options, journal: folder.file("\(unit).journal")).run()
+    }
+    for unit in CalibrationOptions.Granularity.allCases {
+      let half = try run(.ratio(0.5), unit: unit)
+      let budget = try run(.bytes(half.kvBytes), unit: unit)
+      #expect(budget.plan == half.plan)
+      #expect(half.kvBytes < half.unmappedKVBytes)
+    }
+  }
+
   /// The small model's keys and values take the bytes of their own type, and lend what they say.
   @Test func theSmallModelsTypeCounts() throws {
     let folder = try TemporaryFolder()

@@ -2,6 +2,7 @@
 
 import Foundation
 import KindredAttentionMapping
+import KindredCompute
 import Testing
 
 /// A problem of `count` random candidates of `dimension` elements.
@@ -163,12 +164,52 @@ extension MixtureProblem {
   @Test func theNextUnitIsTheOneThatAddsLeast() {
     var random = SeededGenerator(seed: 2)
     let (measured, exact) = measurements(8, random: &random)
-    let order = measured.order(8)
+    let order = measured.order()
     #expect(Set(order.map(\.index)).count == 8)
     for step in 0..<8 {
       let before = order.prefix(step).map(\.index)
       let best = measured.candidates.filter { !before.contains($0) }.map { exact(before + [$0]) }.min()
       #expect(abs(order[step].divergence - (best ?? 0)) < 1e-9)
     }
+  }
+}
+
+@Suite struct UnitQueueTests {
+  /// Measurements of units that change nothing but by themselves: unit u by `costs[u]`.
+  private func measured(_ units: [Int], _ costs: [Double]) -> UnitMeasurements {
+    UnitMeasurements(
+      base: [], baseDivergence: 0, candidates: units, divergences: units.map { costs[$0] },
+      pairs: units.map { row in units.map { $0 == row ? costs[$0] : 0 } })
+  }
+
+  @Test func thoseThatCameNextAreMeasuredAgain() {
+    let costs: [Double] = [9, 1, 8, 2, 7, 3, 6, 4]
+    var queue = UnitQueue(units: 8)
+    #expect(queue.contenders == Array(0..<8))
+    queue.take(measured(queue.contenders, costs), most: 8)
+    #expect(queue.taken.map(\.unit) == [1, 3])
+    #expect(queue.waiting == [5, 7, 6, 4, 2, 0])
+    #expect(queue.contenders == [4, 5, 6, 7])
+    // What is measured beside others may turn out otherwise.
+    queue.take(measured(queue.contenders, [9, 1, 8, 2, 1, 3, 6, 4]), most: 1)
+    #expect(queue.taken.map(\.unit) == [1, 3, 4])
+    #expect(queue.waiting == [5, 7, 6, 2, 0])
+  }
+
+  @Test(arguments: 1...9, [1, 3, 100]) func everyUnitIsTakenOnce(units: Int, most: Int) {
+    var random = SeededGenerator(seed: UInt64(units))
+    var queue = UnitQueue(units: units)
+    var rounds: [Int] = []
+    while !queue.waiting.isEmpty {
+      let costs = (0..<units).map { _ in Double.random(in: 0..<1, using: &random) }
+      let contenders = queue.contenders
+      rounds.append(contenders.count)
+      let before = queue.taken.count
+      queue.take(measured(contenders, costs), most: most)
+      #expect(queue.taken[before...].allSatisfy { contenders.contains($0.unit) })
+      #expect(queue.taken.count > before && queue.taken.count - before <= most)
+    }
+    #expect(queue.taken.map(\.unit).sorted() == Array(0..<units))
+    if most == 100 { #expect(rounds == UnitQueue.rounds(units: units, wanted: units)) }
   }
 }

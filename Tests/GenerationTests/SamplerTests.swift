@@ -1,4 +1,5 @@
 import Foundation
+import KindredCompute
 import KindredGeneration
 import Testing
 
@@ -69,7 +70,7 @@ import Testing
 
   /// Logits of several kinds: flat, peaked, few values (ties), falling evenly, with NaN and infinities.
   static func distributions(_ count: Int, seed: UInt64) -> [[Float]] {
-    var generator = SplitMix64(state: seed)
+    var generator = SeededGenerator(seed: seed)
     func values(_ range: ClosedRange<Float>) -> [Float] {
       (0..<count).map { _ in Float.random(in: range, using: &generator) }
     }
@@ -95,7 +96,7 @@ import Testing
             (options.temperature, options.topK, options.topP, options.minP) = (temperature, topK, topP, minP)
             options.seed = 11
             var sampler = Sampler(options)
-            var generator = SplitMix64(state: 11)
+            var generator = SeededGenerator(seed: 11)
             for _ in 0..<(vocabulary > 1000 ? 3 : 20) {
               let draw = Double.random(in: 0..<1, using: &generator)
               #expect(

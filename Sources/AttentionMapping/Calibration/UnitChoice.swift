@@ -1,5 +1,5 @@
 // Choosing units by measurement: in rounds, each of which measures units beside those that are chosen already and then
-// takes the best few. The first round measures all units, later ones those that come next by what is known.
+// takes the best few (`UnitQueue`).
 
 import Foundation
 import KindredAttention
@@ -15,27 +15,12 @@ package struct UnitChoice<B: Backend> {
   private var journal: CalibrationJournal { calibration.journal }
   private var unitCount: Int { calibration.units.count }
 
-  /// Units that are taken between measurements, as a share of all.
-  private static var roundShare: Double { 0.25 }
-
-  private static func roundSize(_ units: Int) -> Int { max(1, Int((roundShare * Double(units)).rounded(.up))) }
-
-  /// Units that are measured in a later round.
-  private static func contenders(_ units: Int) -> Int { 2 * roundSize(units) }
-
-  /// The units measured in each round, for `wanted` units to be mapped in the end.
-  package static func rounds(units: Int, wanted: Int) -> [Int] {
-    // The last units need no choice.
-    if wanted >= units { return [] }
-    return stride(from: 0, to: wanted, by: roundSize(units)).map { mapped in
-      mapped == 0 ? units : min(units - mapped, contenders(units))
-    }
-  }
-
   package func choose() throws -> CalibrationResult {
     switch calibration.options.budget {
     case .ratio(let ratio):
-      return try result(try order(try calibration.count(of: ratio)))
+      let count = try calibration.count(of: ratio)
+      // Of all units there is nothing to choose.
+      return try result(count == unitCount ? (0..<count).map { ($0, nil) } : order(count))
     case .bytes(let limit):
       let order = try order(unitCount)
       guard let count = (0...unitCount).first(where: { bytes(order.prefix($0).map(\.unit)) <= limit }) else {
@@ -53,40 +38,26 @@ package struct UnitChoice<B: Backend> {
   /// A unit, and the KL expected with it and all before it where that was found.
   package typealias Step = (unit: Int, divergence: Double?)
 
-  /// Units in the order in which they are mapped.
+  /// The first `count` units in the order in which they are mapped.
   private func order(_ count: Int) throws -> [Step] {
-    if count >= unitCount { return (0..<unitCount).map { ($0, nil) } }
-    var queue = Queue(waiting: Array(0..<unitCount))
-    while queue.steps.count < count { try advance(&queue, by: count - queue.steps.count) }
+    var queue = UnitQueue(units: unitCount)
+    while queue.taken.count < count { try advance(&queue, by: count - queue.taken.count) }
     return queue.steps
   }
 
-  /// Units that are taken, and those that are left in the order in which they come next by what is known.
-  private struct Queue {
-    var steps: [Step] = []
-    var waiting: [Int]
-  }
-
-  /// One round: measures who comes next, and takes a round's share, or `most` if that is less.
-  private func advance(_ queue: inout Queue, by most: Int) throws {
-    let contenders = queue.steps.isEmpty ? queue.waiting.count : Self.contenders(unitCount)
-    let measured = try measurements(
-      beside: queue.steps.map(\.unit), candidates: queue.waiting.prefix(contenders).sorted())
-    let order = measured.order(measured.candidates.count)
-    let taken = min(Self.roundSize(unitCount), most, order.count)
-    queue.steps += order.prefix(taken).map { (measured.candidates[$0.index], Optional($0.divergence)) }
-    queue.waiting =
-      order.dropFirst(taken).map { measured.candidates[$0.index] } + queue.waiting.dropFirst(contenders)
+  /// One round: measures who comes next, and takes the best.
+  private func advance(_ queue: inout UnitQueue, by most: Int) throws {
+    queue.take(try measurements(beside: queue.taken.map(\.unit), candidates: queue.contenders), most: most)
   }
 
   /// The longest order whose divergence on windows kept back stays under `limit`.
   private func largest(under limit: Double) throws -> CalibrationResult {
-    var queue = Queue(waiting: Array(0..<unitCount))
+    var queue = UnitQueue(units: unitCount)
     var low = 0
     while !queue.waiting.isEmpty {
       try advance(&queue, by: unitCount)
-      guard try keptBack(queue.steps.map(\.unit)).divergence <= limit else { break }
-      low = queue.steps.count
+      guard try keptBack(queue.taken.map(\.unit)).divergence <= limit else { break }
+      low = queue.taken.count
     }
     let steps = queue.steps
     var high = steps.count + (low == steps.count ? 1 : 0)
@@ -267,6 +238,10 @@ private final class WindowMeasurement<B: Backend> {
       return summary
     }
   }
+}
+
+extension UnitQueue {
+  fileprivate var steps: [(unit: Int, divergence: Double?)] { taken.map { ($0.unit, $0.divergence) } }
 }
 
 extension AttentionPlan {

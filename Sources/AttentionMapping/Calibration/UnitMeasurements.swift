@@ -41,14 +41,13 @@ package struct UnitMeasurements: Sendable, Equatable {
   /// Candidates in the order in which they are best added: the one that raises the expected KL least comes next, the
   /// first one among equals.
   ///
-  /// - Parameter count: candidates to order.
   /// - Returns: their indices, and the KL expected with each and all before it.
-  package func order(_ count: Int) -> [(index: Int, divergence: Double)] {
+  package func order() -> [(index: Int, divergence: Double)] {
     var remaining = Array(candidates.indices)
     var rise = candidates.indices.map { divergences[$0] - baseDivergence }
     var total = baseDivergence
     var order: [(index: Int, divergence: Double)] = []
-    while order.count < count, let position = remaining.indices.min(by: { rise[remaining[$0]] < rise[remaining[$1]] }) {
+    while let position = remaining.indices.min(by: { rise[remaining[$0]] < rise[remaining[$1]] }) {
       let index = remaining.remove(at: position)
       total += rise[index]
       order.append((index, total))

@@ -90,15 +90,3 @@ public enum AnalysisError: Error, Sendable, Hashable, CustomStringConvertible {
     }
   }
 }
-
-/// Pearson's correlation; `nil` where a row of figures does not vary.
-func correlation(_ first: [Double], _ second: [Double]) -> Double? {
-  func centred(_ values: [Double]) -> [Double] {
-    let mean = values.reduce(0, +) / Double(values.count)
-    return values.map { $0 - mean }
-  }
-  func product(_ a: [Double], _ b: [Double]) -> Double { zip(a, b).reduce(0) { $0 + $1.0 * $1.1 } }
-  let (a, b) = (centred(first), centred(second))
-  let norms = (product(a, a) * product(b, b)).squareRoot()
-  return norms > 0 ? product(a, b) / norms : nil
-}

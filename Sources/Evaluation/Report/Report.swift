@@ -63,7 +63,7 @@ public struct Report {
         + "means that the pair is faster, or holds less. The time to first token is that until every sequence has one: "
         + "only so does the paper's throughput follow from its times. With its 8 groups of query heads Qwen2-72B keeps "
         + "\(NumberText.bytes(PaperNumbers.groupedBytes)) a token in 16 bits, with keys and values of its own for each "
-        + "query head \(NumberText.bytes(PaperNumbers.expandedBytes)): the paper's bytes are of the latter kind or more."
+        + "query head \(NumberText.bytes(PaperNumbers.expandedBytes)): the paper's bytes come near the latter."
     )
     return folder.scenarios.reduce(into: [intro]) { blocks, found in
       let (run, result) = (found.result, found.result.result)

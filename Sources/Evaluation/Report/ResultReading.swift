@@ -94,50 +94,28 @@ extension AnalysisTable {
 
   /// Reads a table that `kindred analyze` wrote.
   ///
-  /// - Throws: ``ReportError`` for rows of different lengths or quotation marks that are not closed.
+  /// - Throws: ``ReportError`` for rows of different lengths and damaged quotations.
   init(csvFile path: String) throws {
-    let text = String(decoding: try Data(contentsOf: URL(fileURLWithPath: path)), as: UTF8.self)
-    var lines = try Self.cells(text)[...]
-    guard let columns = lines.popFirst(), !lines.isEmpty else {
-      throw ReportError(description: "expected a header line and at least one row, found \(lines.count + 1) lines")
+    var reader = CSVReader(bytes: Array(try Data(contentsOf: URL(fileURLWithPath: path))))
+    var records: [[String]] = []
+    while let line = reader.nextRecord() {
+      do {
+        let cells = try reader.record()
+        if let columns = records.first, cells.count != columns.count {
+          throw ItemProblem("expected \(columns.count) cells, found \(cells.count)")
+        }
+        records.append(cells)
+      } catch let problem as ItemProblem {
+        throw ReportError(description: "line \(line): \(problem.reason)")
+      }
     }
-    for (number, line) in lines.enumerated() where line.count != columns.count {
-      throw ReportError(
-        description: "row \(number + 1): expected \(columns.count) cells, found \(line.count)")
+    guard records.count > 1 else {
+      throw ReportError(description: "expected a header line and at least one row, found \(records.count) lines")
     }
+    let (columns, rows) = (records[0], records.dropFirst())
     self.init(
       URL(fileURLWithPath: path).deletingPathExtension().lastPathComponent, columns: columns,
-      rows: lines.map { $0.map(Cell.init(csv:)) }, isMatrix: columns.count > Self.matrixColumns)
-  }
-
-  /// The cells of each line (RFC 4180).
-  private static func cells(_ text: String) throws(ReportError) -> [[String]] {
-    var lines: [[String]] = []
-    var line: [String] = []
-    var cell: [UInt8] = []
-    var isQuoted = false
-    var previous: UInt8 = 0
-    func decoded(_ cell: [UInt8]) -> String { String(decoding: cell, as: UTF8.self) }
-    for byte in text.utf8 {
-      switch byte {
-      case UInt8(ascii: "\""):
-        // Two of them inside of quotation marks are one.
-        if !isQuoted, previous == byte { cell.append(byte) }
-        isQuoted.toggle()
-      case UInt8(ascii: ",") where !isQuoted:
-        line.append(decoded(cell))
-        cell = []
-      case UInt8(ascii: "\n") where !isQuoted:
-        lines.append(line + [decoded(cell)])
-        (line, cell) = ([], [])
-      case UInt8(ascii: "\r") where !isQuoted: break
-      default: cell.append(byte)
-      }
-      previous = byte
-    }
-    guard !isQuoted else { throw ReportError(description: "expected a closing quotation mark, found the end") }
-    if !line.isEmpty || !cell.isEmpty { lines.append(line + [decoded(cell)]) }
-    return lines
+      rows: rows.map { $0.map(Cell.init(csv:)) }, isMatrix: columns.count > Self.matrixColumns)
   }
 
   /// The cells of a column by its name, one for each row; `nil` where there is no such column.

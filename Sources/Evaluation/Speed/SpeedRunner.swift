@@ -104,7 +104,7 @@ final class SpeedRunner<B: Backend> {
   }
 
   private func prompts(count: Int, tokens: Int, seed: Int) -> [[Int32]] {
-    var generator = SplitMix64(state: UInt64(seed))
+    var generator = SeededGenerator(seed: UInt64(seed))
     return (0..<count).map { _ in
       (0..<tokens).map { _ in Int32.random(in: 0..<Int32(vocabulary), using: &generator) }
     }

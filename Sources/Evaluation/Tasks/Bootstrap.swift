@@ -2,7 +2,7 @@
 // scored anew; what the middle 95% of these scores lie between is the interval.
 
 import Foundation
-import KindredAttentionMapping
+import KindredCompute
 
 /// Draws items; the same ones for every score of as many items, so that differences are paired.
 package struct Bootstrap: Sendable {

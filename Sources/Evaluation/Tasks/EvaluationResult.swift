@@ -1,7 +1,7 @@
 // What an evaluation found, as it is stored and reported.
 
 /// A number with its 95% bootstrap interval.
-public struct Estimate: Sendable, Hashable, Codable {
+public struct Estimate: Sendable, Hashable, Encodable {
   public var value: Double
   public var low: Double
   public var high: Double
@@ -14,7 +14,7 @@ public struct Estimate: Sendable, Hashable, Codable {
 }
 
 /// What one method reached on a task. Keys of dictionaries are metrics.
-public struct MethodResult: Sendable, Hashable, Codable {
+public struct MethodResult: Sendable, Hashable, Encodable {
   /// As on the command line: `unmapped`, `small`, `paper:0.5`, `plan:w64-50.json`.
   public var method: String
   public var scores: [String: Estimate]
@@ -40,7 +40,7 @@ public struct MethodResult: Sendable, Hashable, Codable {
 }
 
 /// A task's results, and all that is needed to repeat them. Encoded in snake case, like all JSON of the command line.
-public struct EvaluationResult: Sendable, Hashable, Codable {
+public struct EvaluationResult: Sendable, Hashable, Encodable {
   public var task: String
   public var items: Int
   /// Lines of data that could not be read and were left out.
@@ -63,7 +63,7 @@ public struct EvaluationResult: Sendable, Hashable, Codable {
 }
 
 /// Where a result comes from.
-public struct Provenance: Sendable, Hashable, Codable {
+public struct Provenance: Sendable, Hashable, Encodable {
   /// ISO 8601, when the run ended.
   public var date: String
   public var kindredVersion: String

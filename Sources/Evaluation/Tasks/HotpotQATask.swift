@@ -14,14 +14,14 @@ public struct HotpotQATask: DataTask {
   /// Tokens of an answer.
   static let newTokens = 32
 
-  /// Reads the file `data`: a list where its first byte is a bracket, otherwise lines.
+  /// Reads the file `data`: a list where it begins with a bracket, otherwise lines.
   ///
   /// - Parameter skipsBadItems: leaves out what cannot be read.
   /// - Throws: `DataError`.
   public init(data path: String, skipsBadItems: Bool = false) throws {
     let file = try DataFile(path: path)
     var collector = ItemCollector<TaskItem>()
-    if file.bytes.first == UInt8(ascii: "[") {
+    if file.bytes.first(where: { !" \t\r\n".utf8.contains($0) }) == UInt8(ascii: "[") {
       try collector.addJSONArray(of: file) { try Self.item(published: $1, id: TaskItem.id(file, $0)) }
     } else {
       try collector.addJSONLines(of: file) { number, node in

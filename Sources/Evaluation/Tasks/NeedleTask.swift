@@ -4,7 +4,7 @@
 // worded as RULER's `niah_single_2` (arXiv 2404.06654), whose text is such essays too. Numbers are drawn by seed, so that
 // no model knows them, and the score is 1 where the answer contains the number, else 0.
 
-import KindredGeneration
+import KindredCompute
 
 /// The share of needles found, by depth and length.
 public struct NeedleTask: DataTask {
@@ -61,7 +61,7 @@ public struct NeedleTask: DataTask {
     let frame = try countTokens(Question(key: Self.keys[0], number: 1_000_000).prompt(text: [], depth: 0))
     var items: [TaskItem] = []
     for index in 0..<grid.repeats {
-      var generator = SplitMix64(state: grid.seed &+ UInt64(index) &* 0x9E37_79B9)
+      var generator = SeededGenerator(seed: grid.seed &+ UInt64(index) &* 0x9E37_79B9)
       let start = Int.random(in: 0..<essays.items.count, using: &generator)
       let haystack = try Haystack(
         Array(essays.items[start...] + essays.items[..<start]), tokens: (grid.lengths.max() ?? 0) - frame,
@@ -74,7 +74,7 @@ public struct NeedleTask: DataTask {
         for depth in grid.depths {
           // From the place alone: an item does not depend on which others the grid has.
           let place = UInt64(length) << 32 | UInt64(depth) << 16 | UInt64(index)
-          var generator = SplitMix64(state: grid.seed &* 0x9E37_79B9_7F4A_7C15 &+ place)
+          var generator = SeededGenerator(seed: grid.seed &* 0x9E37_79B9_7F4A_7C15 &+ place)
           let question = Question(
             key: Self.keys[Int.random(in: 0..<Self.keys.count, using: &generator)],
             number: Int.random(in: 1_000_000...9_999_999, using: &generator))

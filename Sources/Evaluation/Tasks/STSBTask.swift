@@ -50,9 +50,9 @@ public struct STSBTask: DataTask {
     ["similarity": try response.requireSimilarity(), "rated": item.references.first.flatMap(Double.init) ?? 0]
   }
 
-  /// ρ, and 0 where there is none because all similarities or all ratings are the same.
+  /// ρ, and no number where there is none because all similarities or all ratings are the same.
   public func summary(of scores: [[String: Double]]) -> [String: Double] {
     let (similarities, ratings) = (scores.compactMap { $0["similarity"] }, scores.compactMap { $0["rated"] })
-    return ["spearman": spearman(similarities, ratings) ?? 0]
+    return ["spearman": spearman(similarities, ratings) ?? .nan]
   }
 }

@@ -217,7 +217,7 @@ import Testing
   }
 
   @Test(arguments: [
-    ("a,b\n1,2\n3\n", "row 2: expected 2 cells, found 1"), ("a,b\n", "at least one row"),
+    ("a,b\n1,2\n3\n", "line 3: expected 2 cells, found 1"), ("a,b\n", "at least one row"),
     ("a,\"b\n1,2\n", "closing quotation mark"), ("\u{0}", "at least one row"),
   ])
   func brokenTablesAreNamed(text: String, reason: String) throws {
