@@ -107,11 +107,10 @@ extension AnalysisCommand {
     let seconds = (ContinuousClock.now - start).seconds
     if options.json {
       let summary = AnalysisSummary(
-        model: large.name, smallModel: small.name, folder: options.output, files: files, seconds: seconds)
+        model: large.shortName, smallModel: small.shortName, folder: options.output, files: files, seconds: seconds)
       return try printJSON(Joined(report, summary))
     }
-    let names = [small, large].map { URL(fileURLWithPath: $0.name).lastPathComponent }
-    report.printTables(title: "\(names[0]) lends to \(names[1])")
+    report.printTables(title: "\(small.shortName) lends to \(large.shortName)")
     print("\n\(files.joined(separator: ", ")) in \(options.output), \(Int(seconds)) s")
   }
 }

@@ -43,8 +43,13 @@ struct CalibrateCommand: ParsableCommand {
     help: ArgumentHelp("Map as much as stays under this divergence, in nats a token.", valueName: "nats"))
   var maxKl: Double?
 
-  @Option(parsing: .unconditional, help: "Newest positions with keys of their own; 0 for none.")
+  @Option(parsing: .unconditional, help: "Newest positions with keys of their own, on average; 0 for none.")
   var nearWindow = 64
+
+  @Flag(
+    inversion: .prefixedNo,
+    help: "Longer windows for units that cost more, shorter ones for others, or the same for all.")
+  var spreadWindows = true
 
   @Option(parsing: .unconditional, help: "First positions with keys of their own, with a near window.")
   var sinks = 4
@@ -115,6 +120,7 @@ struct CalibrateCommand: ParsableCommand {
     options.context = context
     options.mixture = mixture
     options.near = nearWindow == 0 ? nil : NearWindow(positions: nearWindow, sinks: sinks)
+    options.spreadsWindows = spreadWindows
     options.far = far
     options.granularity = unit
     options.budget = .ratio(ratio ?? defaultRatio)
@@ -152,7 +158,7 @@ struct CalibrateCommand: ParsableCommand {
     [
       "made by": "kindred calibrate",
       "text": text.map { URL(fileURLWithPath: $0).lastPathComponent }.joined(separator: ", "),
-      "options": "\(tokens) tokens in windows of \(context), near window \(nearWindow) and \(sinks) sinks, "
+      "options": "\(tokens) tokens in windows of \(context), near windows of \(nearWindow)\(spreadWindows ? " on average" : "") and \(sinks) sinks, "
         + "far \(far.rawValue), \(mixture) heads a mixture, unit \(unit.rawValue), seed \(seed)",
       "divergence": "\(result.divergence.formatted(digits: 5)) nats a token on windows kept back",
     ]

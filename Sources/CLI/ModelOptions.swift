@@ -243,7 +243,7 @@ struct LoadedModels<B: Backend> {
   var conditions: RunConditions {
     let backend = large.decoder.backend.configuration
     return RunConditions(
-      model: large.name, smallModel: small?.name, plan: plan, mappedLayers: mappedLayers,
+      model: large.shortName, smallModel: small?.shortName, plan: plan, mappedLayers: mappedLayers,
       weightBytes: large.decoder.weights.byteCount + (small?.decoder.weights.byteCount ?? 0), kvType: kvType,
       smallKVType: small == nil ? nil : smallKVType, loadSeconds: loadSeconds, threads: backend.threads,
       isa: backend.instructionSet)

@@ -49,7 +49,7 @@ struct TaskOptions: ParsableArguments {
   @Option(help: ArgumentHelp("The task's data, in the format in which they are published.", valueName: "path"))
   var data: String
 
-  @Option(parsing: .unconditional, help: ArgumentHelp("Only the first so many items.", valueName: "items"))
+  @Option(parsing: .unconditional, help: ArgumentHelp("Only so many items, at equal distances.", valueName: "items"))
   var limit: Int?
 
   @Option(

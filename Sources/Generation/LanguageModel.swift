@@ -10,6 +10,8 @@ import KindredTransformer
 public struct LanguageModel<B: Backend>: Sendable {
   /// How the user named the model.
   public let name: String
+  /// ``name`` without folders, for results that leave this machine.
+  public var shortName: String { URL(fileURLWithPath: name).lastPathComponent }
   public let decoder: DecoderModel<B>
   /// `nil` for random weights, which have no vocabulary.
   public let tokenizer: Tokenizer?

@@ -315,6 +315,32 @@ private struct Interruption: Error {}
     #expect(try Data(contentsOf: URL(fileURLWithPath: folder.file("journal"))).count < 200)
   }
 
+  /// The plan has windows of its units' own lengths; what was measured of it is not measured again.
+  @Test func windowsAreSpread() throws {
+    let folder = try TemporaryFolder()
+    func run(_ ratio: Double, spreads: Bool) throws -> CalibrationResult {
+      let options = Self.options {
+        $0.near = NearWindow(positions: 20, sinks: 2)
+        ($0.spreadsWindows, $0.budget) = (spreads, .ratio(ratio))
+      }
+      return try Self.calibration(options, journal: folder.file("journal")).run()
+    }
+    for ratio in [0.5, 1] {
+      let (equal, spread) = (try run(ratio, spreads: false), try run(ratio, spreads: true))
+      func lengths(_ result: CalibrationResult) -> [Int] {
+        result.plan.units.joined().compactMap { $0.near?.positions }
+      }
+      #expect(Set(lengths(equal)) == [20] && Set(lengths(spread)).count > 1)
+      #expect(lengths(spread).reduce(0, +) <= 20 * spread.mappedUnits)
+      #expect(spread.mappedUnits == equal.mappedUnits && spread.kvBytes <= equal.kvBytes)
+      #expect(spread.divergence != equal.divergence)
+      let journal = try Data(contentsOf: URL(fileURLWithPath: folder.file("journal")))
+      let again = try run(ratio, spreads: true)
+      #expect(again.plan == spread.plan && again.divergence == spread.divergence)
+      #expect(try Data(contentsOf: URL(fileURLWithPath: folder.file("journal"))) == journal)
+    }
+  }
+
   @Test func divergenceBudgetsAreKept() throws {
     let folder = try TemporaryFolder()
     func run(_ budget: CalibrationOptions.Budget) throws -> CalibrationResult {

@@ -213,3 +213,26 @@ extension MixtureProblem {
     if most == 100 { #expect(rounds == UnitQueue.rounds(units: units, wanted: units)) }
   }
 }
+
+@Suite struct WindowSpreadTests {
+  @Test(arguments: 1...40) func lengthsKeepToTheAverage(count: Int) {
+    var random = SeededGenerator(seed: UInt64(count))
+    let costs = (0..<count).map { _ in Double.random(in: 0..<1, using: &random) * .random(in: 0..<1, using: &random) }
+    for mean in [1, 16, 17, 64, 500] {
+      let lengths = WindowSpread.lengths(costs: costs, mean: mean)
+      let sum = lengths.reduce(0, +)
+      #expect(sum <= mean * count && lengths.allSatisfy { (min(16, mean)...4 * mean).contains($0) })
+      // All is given away that can be, but for what is lost to rounding.
+      #expect(sum > mean * count - 2 * count || count < 4, "\(lengths)")
+      for (a, b) in zip(costs.indices, costs.indices.dropFirst()) where costs[a] < costs[b] {
+        #expect(lengths[a] <= lengths[b])
+      }
+    }
+  }
+
+  @Test func lengthsGoByTheRootOfTheCost() {
+    #expect(WindowSpread.lengths(costs: [0, 0.01, 0.04, 0.09, 0.16], mean: 80) == [16, 38, 77, 115, 154])
+    #expect(WindowSpread.lengths(costs: [0.5, 0.5], mean: 64) == [64, 64])
+    #expect(WindowSpread.lengths(costs: [], mean: 64) == [])
+  }
+}

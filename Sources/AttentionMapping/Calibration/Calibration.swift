@@ -48,6 +48,8 @@ public struct CalibrationOptions: Sendable, Hashable {
   public var mixture = 4
   /// The window of own keys; `nil` for pure mapping.
   public var near: NearWindow? = NearWindow(positions: 64, sinks: 4)
+  /// Whether units that cost more get longer windows and others shorter ones, which on average are as long as ``near``.
+  public var spreadsWindows = true
   /// What far positions borrow.
   public var far = Source.small
   public var granularity = Granularity.group
@@ -298,14 +300,26 @@ public struct Calibration<B: Backend> {
 
   // MARK: Plans
 
+  /// Whether units have near windows of different lengths.
+  package var spreadsWindows: Bool { options.near != nil && options.spreadsWindows }
+
   /// The plan in which some units are mapped.
-  package func plan(_ mapped: [Int], fits: [[MixtureFit]]) -> AttentionPlan {
+  ///
+  /// - Parameters:
+  ///   - mapped: the units.
+  ///   - fits: the mixtures of all units.
+  ///   - lengths: positions of the near window of each of `mapped`; those of the options where `nil`.
+  package func plan(_ mapped: [Int], fits: [[MixtureFit]], lengths: [Int]? = nil) -> AttentionPlan {
     var plan = AttentionPlan.own(
       layers: pair.large.configuration.layerCount, kvHeads: pair.large.configuration.attention.kvHeads)
-    let places = mapped.flatMap { index in units[index].groups.map { (layer: units[index].layer, group: $0) } }
-    // Lower layers first: those above borrow from what keeps its keys.
-    for (layer, group) in places.sorted(by: { ($0.layer, $0.group) < ($1.layer, $1.group) }) {
-      plan.units[layer][group] = .mapped(near: options.near, far: far(layer: layer, group: group, plan, fits: fits))
+    // Lower layers first: those above borrow from what keeps its keys. Units are in the order of layers.
+    for (place, unit) in mapped.enumerated().sorted(by: { $0.element < $1.element }) {
+      var near = options.near
+      if let lengths { near?.positions = lengths[place] }
+      let layer = units[unit].layer
+      for group in units[unit].groups {
+        plan.units[layer][group] = .mapped(near: near, far: far(layer: layer, group: group, plan, fits: fits))
+      }
     }
     return plan
   }
@@ -337,7 +351,9 @@ public struct Calibration<B: Backend> {
   private var fitWork: Double { pair.small == nil ? 0 : 2.5 * Double(windows.count - keptBackWindows.count) }
 
   private var expectedWork: Double {
-    let rounds = expectedUnits == units.count ? [] : UnitQueue.rounds(units: units.count, wanted: expectedUnits)
+    // Units that are all mapped are measured for the lengths of their windows alone.
+    let wanted = expectedUnits < units.count ? expectedUnits : spreadsWindows ? 1 : 0
+    let rounds = UnitQueue.rounds(units: units.count, wanted: wanted)
     let choiceWork = rounds.reduce(0) { $0 + roundWork(candidates: $1) }
     return fitWork + choiceWork + Double(keptBackWindows.count) * 2.5
   }

@@ -54,6 +54,8 @@ package final class CalibrationJournal {
     package var window: Int
     /// Ascending.
     package var units: [Int]
+    /// The lengths of the units' near windows; `nil` where they are those of the options.
+    package var lengths: [Int]?
   }
 
   private struct Header: Codable, Equatable {

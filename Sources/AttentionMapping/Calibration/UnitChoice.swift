@@ -23,8 +23,8 @@ package struct UnitChoice<B: Backend> {
       return try result(count == unitCount ? (0..<count).map { ($0, nil) } : order(count))
     case .bytes(let limit):
       let order = try order(unitCount)
-      guard let count = (0...unitCount).first(where: { bytes(order.prefix($0).map(\.unit)) <= limit }) else {
-        let least = (0...unitCount).map { bytes(order.prefix($0).map(\.unit)) }.min() ?? 0
+      guard let count = try (0...unitCount).first(where: { try bytes(order.prefix($0).map(\.unit)) <= limit }) else {
+        let least = try (0...unitCount).map { try bytes(order.prefix($0).map(\.unit)) }.min() ?? 0
         throw CalibrationError(
           description: "kv-budget: expected at least \(least) bytes, which mapping can reach for "
             + "\(calibration.options.context) tokens in both models, found \(limit)")
@@ -56,35 +56,58 @@ package struct UnitChoice<B: Backend> {
     var low = 0
     while !queue.waiting.isEmpty {
       try advance(&queue, by: unitCount)
-      guard try keptBack(queue.taken.map(\.unit)).divergence <= limit else { break }
+      guard try divergence(queue.taken.map(\.unit)) <= limit else { break }
       low = queue.taken.count
     }
     let steps = queue.steps
     var high = steps.count + (low == steps.count ? 1 : 0)
     while high - low > 1 {
       let middle = (low + high) / 2
-      if try keptBack(steps.prefix(middle).map(\.unit)).divergence <= limit { low = middle } else { high = middle }
+      if try divergence(steps.prefix(middle).map(\.unit)) <= limit { low = middle } else { high = middle }
     }
     return try result(Array(steps.prefix(low)))
   }
 
+  private func divergence(_ mapped: [Int]) throws -> Double { try keptBack(mapped, lengths(mapped)).divergence }
+
   private func result(_ steps: [Step]) throws -> CalibrationResult {
     let mapped = steps.map(\.unit)
-    let measured = try keptBack(mapped)
-    let unmapped = try keptBack([])
+    let lengths = try lengths(mapped)
+    let measured = try keptBack(mapped, lengths)
+    let unmapped = try keptBack([], nil)
     return CalibrationResult(
-      plan: calibration.plan(mapped, fits: fits), mappedUnits: mapped.count, unitCount: calibration.allUnits,
+      plan: calibration.plan(mapped, fits: fits, lengths: lengths), mappedUnits: mapped.count, unitCount: calibration.allUnits,
       divergence: measured.divergence, expectedDivergence: steps.isEmpty ? 0 : steps[steps.count - 1].divergence,
-      perplexityFactor: exp(measured.nll - unmapped.nll), kvBytes: bytes(mapped), unmappedKVBytes: bytes([]))
+      perplexityFactor: exp(measured.nll - unmapped.nll), kvBytes: bytes(mapped, lengths), unmappedKVBytes: bytes([], nil))
   }
 
   // MARK: Measuring
 
+  /// The lengths of the near windows of some units, where they are not the same.
+  private func lengths(_ mapped: [Int]) throws -> [Int]? {
+    guard calibration.spreadsWindows, let near = calibration.options.near, !mapped.isEmpty else { return nil }
+    let costs = try mapped.map { try divergenceAlone($0) }
+    return WindowSpread.lengths(costs: costs, mean: near.positions)
+  }
+
+  /// What mapping one unit causes on the windows that choose.
+  private func divergenceAlone(_ unit: Int) throws -> Double {
+    let windows = calibration.choosingWindows
+    func found(_ window: Int) -> Double? {
+      journal[CalibrationJournal.Measurement(window: window, units: [unit])]?.divergence
+    }
+    // A choice has begun with these measurements; where all units are mapped, none was needed.
+    if windows.contains(where: { found($0) == nil }) {
+      _ = try measurements(beside: [], candidates: Array(0..<unitCount))
+    }
+    return windows.reduce(0) { $0 + (found($1) ?? 0) } / Double(windows.count)
+  }
+
   /// Divergence and log-likelihood on windows kept back, on average.
-  private func keptBack(_ mapped: [Int]) throws -> (divergence: Double, nll: Double) {
+  private func keptBack(_ mapped: [Int], _ lengths: [Int]?) throws -> (divergence: Double, nll: Double) {
     let windows = calibration.keptBackWindows
     let summaries = try windows.map { window in
-      try WindowMeasurement(self, window: window).summary(mapped)
+      try WindowMeasurement(self, window: window).summary(mapped, lengths)
     }
     return (
       summaries.reduce(0) { $0 + $1.divergence } / Double(windows.count),
@@ -141,16 +164,18 @@ package struct UnitChoice<B: Backend> {
   // MARK: Bytes
 
   /// Bytes of both models' caches for a sequence as long as the context.
-  private func bytes(_ mapped: [Int]) -> Int {
+  private func bytes(_ mapped: [Int]) throws -> Int { try bytes(mapped, lengths(mapped)) }
+
+  private func bytes(_ mapped: [Int], _ lengths: [Int]?) -> Int {
     let options = calibration.options
-    let plan = calibration.plan(mapped, fits: fits)
+    let plan = calibration.plan(mapped, fits: fits, lengths: lengths)
     let large = calibration.pair.large.configuration
     func bytes(_ shape: AttentionShape, type: KVType) -> Int {
       KVPageLayout.byteCount(headDimension: shape.headDimension, type: type, positions: options.context)
     }
     let unit = bytes(large.attention, type: options.kvType)
-    let near = options.near.map { min(options.context, $0.positions + $0.sinks) } ?? 0
     let own = plan.units.joined().reduce(0) { total, attention in
+      let near = attention.near.map { min(options.context, $0.positions + $0.sinks) } ?? 0
       let keys = attention == .own ? unit : unit / options.context * near
       // Where far positions count nothing, their values are not stored.
       if case .mapped(_, .nothing) = attention { return total + 2 * keys }
@@ -176,8 +201,10 @@ private final class WindowMeasurement<B: Backend> {
 
   private var calibration: Calibration<B> { choice.calibration }
 
-  private func key(_ mapped: [Int]) -> CalibrationJournal.Measurement {
-    CalibrationJournal.Measurement(window: window, units: mapped.sorted())
+  private func key(_ mapped: [Int], _ lengths: [Int]? = nil) -> CalibrationJournal.Measurement {
+    let order = mapped.indices.sorted { mapped[$0] < mapped[$1] }
+    return CalibrationJournal.Measurement(
+      window: window, units: order.map { mapped[$0] }, lengths: lengths.map { lengths in order.map { lengths[$0] } })
   }
 
   /// The models' state for the window, and the unmapped model's predictions.
@@ -194,12 +221,14 @@ private final class WindowMeasurement<B: Backend> {
   }
 
   /// With some units mapped.
-  func summary(_ mapped: [Int]) throws -> PredictionSummary {
-    if let found = calibration.journal[key(mapped)] { return found }
+  func summary(_ mapped: [Int], _ lengths: [Int]? = nil) throws -> PredictionSummary {
+    let key = key(mapped, lengths)
+    if let found = calibration.journal[key] { return found }
     let (run, reference) = try prepared()
     if mapped.isEmpty { return reference.summary }
-    let summary = reference.summarize(try run.run(calibration.plan(mapped, fits: choice.fits)))
-    try calibration.journal.note(summary, of: key(mapped))
+    let plan = calibration.plan(mapped, fits: choice.fits, lengths: lengths)
+    let summary = reference.summarize(try run.run(plan))
+    try calibration.journal.note(summary, of: key)
     try choice.meter.add(1, "measuring the plan")
     return summary
   }

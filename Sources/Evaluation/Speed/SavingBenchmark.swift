@@ -115,6 +115,7 @@ public struct SavingBenchmark<Base: Backend> {
   private let mapping: ModelSession.Mapping
   private let options: SpeedOptions
   private let smallShare: Double
+  private let sessionOptions: ModelSession.Options
   private let alone: ProfiledRunner<Base>
   private let pair: ProfiledRunner<Base>
 
@@ -132,6 +133,7 @@ public struct SavingBenchmark<Base: Backend> {
     self.mapping = mapping
     self.options = options
     self.smallShare = smallShare
+    self.sessionOptions = sessionOptions
     alone = ProfiledRunner(model, mapping: nil, options: options, sessionOptions: sessionOptions)
     pair = ProfiledRunner(model, mapping: mapping, options: options, sessionOptions: sessionOptions)
   }
@@ -143,13 +145,14 @@ public struct SavingBenchmark<Base: Backend> {
   public func run(progress: (Int) -> Void = { _ in }) throws -> SavingResult {
     var plan = AttentionPlan(units: [])
     var comparisons: [SpeedPhase: [Comparison]] = [:]
-    for repetition in 0...options.repeats {
+    progress(0)
+    try warmUp()
+    for repetition in 1...options.repeats {
       progress(repetition)
       let unmapped = try alone.measure(seed: repetition).phases
       let (sample, mapped) = try pair.measure(seed: repetition)
       plan = sample.plan
       guard !plan.mappedUnits.isEmpty else { throw NoSaving(tokens: options.depth ?? options.promptTokens) }
-      guard repetition > 0 else { continue }
       for (phase, profile) in mapped {
         guard let before = unmapped[phase], let steps = steps(of: phase) else { continue }
         let work = BorrowedWork(
@@ -168,6 +171,18 @@ public struct SavingBenchmark<Base: Backend> {
       tpot: Saving(comparisons[.decode] ?? [], steps: options.generatedTokens - 1), smallShare: smallShare,
       mappedLayers: Set(plan.mappedUnits.map(\.layer)).count, lentHeads: plan.lentHeads.count,
       distinctProducts: loans.reduce(0) { $0 + $1.borrowers.count })
+  }
+
+  /// A short run of each that is not measured, or where a depth is asked for, a whole one: it reads what lies before.
+  private func warmUp() throws {
+    for (mapping, runner) in [(nil, alone), (mapping, pair)] {
+      var runner = runner
+      if options.depth == nil {
+        let short = options.shortened(unmappedTokens: self.mapping.unmappedTokens)
+        runner = ProfiledRunner(model, mapping: mapping, options: short, sessionOptions: sessionOptions)
+      }
+      _ = try runner.measure(seed: 0)
+    }
   }
 
   private func steps(of phase: SpeedPhase) -> BorrowedWork.Steps? {

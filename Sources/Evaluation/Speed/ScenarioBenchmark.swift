@@ -128,11 +128,7 @@ public struct ScenarioBenchmark<Base: Backend> {
     options.batch = scenario.sequences
     options.promptTokens = scenario.promptTokens
     options.generatedTokens = scenario.generatedTokens
-    // Weights come into memory and threads awake in a short run as in a long one.
-    var short = options
-    short.batch = 1
-    short.promptTokens = min(scenario.promptTokens, (mapping?.unmappedTokens ?? 0) + 32)
-    short.generatedTokens = 2
+    let short = options.shortened(unmappedTokens: mapping?.unmappedTokens ?? 0)
     let mappings: [ModelSession.Mapping?] = mapping == nil ? [nil] : [nil, mapping]
     variants = mappings.map { mapping in
       func runner(_ options: SpeedOptions) -> ProfiledRunner<Base> {

@@ -20,6 +20,17 @@ public struct SpeedOptions: Sendable, Hashable {
 
   public init() {}
 
+  /// A short run of the same kind, which brings weights into memory and wakes threads as a long one does.
+  ///
+  /// - Parameter unmappedTokens: those that must precede a map.
+  func shortened(unmappedTokens: Int) -> SpeedOptions {
+    var short = self
+    short.batch = 1
+    short.promptTokens = min(promptTokens, unmappedTokens + 32)
+    short.generatedTokens = 2
+    return short
+  }
+
   /// Says what is wrong with the options, if anything is.
   public var problem: String? {
     if promptTokens < 1 { return "prompt-tokens: expected at least 1, found \(promptTokens)" }

@@ -62,7 +62,7 @@ public struct TaskEvaluation<B: Backend> {
   ///
   /// - Parameters:
   ///   - task: the task.
-  ///   - limit: asks only the first so many items.
+  ///   - limit: asks only so many items, at equal distances.
   ///   - methods: by which it is answered, in the order of results.
   ///   - models: what they run on.
   ///   - options: how.
@@ -74,7 +74,8 @@ public struct TaskEvaluation<B: Backend> {
   ) throws {
     self.task = task
     self.options = options
-    items = Array(task.items.prefix(limit ?? .max))
+    let count = min(limit ?? .max, task.items.count)
+    items = (0..<count).map { task.items[$0 * task.items.count / count] }
     guard !items.isEmpty else { throw TaskError(description: "\(task.name): expected at least one item, found none") }
     if let twice = Dictionary(grouping: items, by: \.id).first(where: { $1.count > 1 }) {
       throw TaskError(description: "\(task.name): expected items with different ids, found two of \(twice.key)")

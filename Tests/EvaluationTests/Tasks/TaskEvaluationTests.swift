@@ -253,6 +253,18 @@ import Testing
     #expect(refuses(TinyTask.choices.dropLast()))
   }
 
+  /// A part of the items comes from all of the data: of ten items 0, 3 and 6.
+  @Test func limitsSpreadOverTheData() throws {
+    let items = Array(TinyTask.choices.prefix(10))
+    func scores(_ items: [TaskItem], limit: Int?) throws -> [String: Estimate] {
+      try TaskEvaluation(
+        TinyTask(items: items), limit: limit, methods: [.unmapped], models: tiny.models, options: tiny.options()
+      ).run()[0].scores
+    }
+    #expect(try scores(items, limit: 3) == scores([items[0], items[3], items[6]], limit: nil))
+    #expect(try scores(items, limit: 100) == scores(items, limit: nil))
+  }
+
   @Test func resultsSayWhatWasHeld() throws {
     let results = try evaluate(TinyTask.choices, tiny.methods()).run()
     let (unmapped, small, paper) = (results[0], results[1], results[2])

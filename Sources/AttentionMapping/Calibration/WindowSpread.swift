@@ -1,0 +1,33 @@
+// How long the near window of each unit is: longer where mapping the unit costs more.
+
+/// Lengths of near windows that are a given one on average.
+package enum WindowSpread {
+  /// The shortest window that is given, unless all are shorter.
+  private static var least: Int { 16 }
+  /// The longest, as a multiple of the average.
+  private static var most: Int { 4 }
+
+  /// A length for each unit, in proportion to the root of its cost.
+  ///
+  /// - Parameters:
+  ///   - costs: the KL that mapping each unit alone causes.
+  ///   - mean: what the lengths are on average at most.
+  package static func lengths(costs: [Double], mean: Int) -> [Int] {
+    // What even the cheapest unit costs is mostly rounding.
+    let floor = costs.min() ?? 0
+    let weights = costs.map { max(0, $0 - floor).squareRoot() }
+    guard let heaviest = weights.max(), heaviest > 0 else { return costs.map { _ in mean } }
+    func lengths(_ factor: Double) -> [Int] {
+      weights.map { min(max(Int(factor * $0 / heaviest), min(least, mean)), most * mean) }
+    }
+    // The largest factor that keeps to the average; twice as large in each step, then by halves.
+    var (low, high) = (0.0, Double(most * mean))
+    func fits(_ factor: Double) -> Bool { lengths(factor).reduce(0, +) <= mean * costs.count }
+    while fits(high), high < 1e9 { (low, high) = (high, 2 * high) }
+    while high - low > 0.5 {
+      let middle = (low + high) / 2
+      if fits(middle) { low = middle } else { high = middle }
+    }
+    return lengths(low)
+  }
+}
