@@ -158,8 +158,9 @@ struct CalibrateCommand: ParsableCommand {
     [
       "made by": "kindred calibrate",
       "text": text.map { URL(fileURLWithPath: $0).lastPathComponent }.joined(separator: ", "),
-      "options": "\(tokens) tokens in windows of \(context), near windows of \(nearWindow)\(spreadWindows ? " on average" : "") and \(sinks) sinks, "
-        + "far \(far.rawValue), \(mixture) heads a mixture, unit \(unit.rawValue), seed \(seed)",
+      "options": "\(tokens) tokens in windows of \(context), near windows of \(nearWindow)"
+        + "\(spreadWindows ? " on average" : "") and \(sinks) sinks, far \(far.rawValue), "
+        + "\(mixture) heads a mixture, unit \(unit.rawValue), seed \(seed)",
       "divergence": "\(result.divergence.formatted(digits: 5)) nats a token on windows kept back",
     ]
   }

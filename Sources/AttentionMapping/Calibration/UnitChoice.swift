@@ -76,9 +76,11 @@ package struct UnitChoice<B: Backend> {
     let measured = try keptBack(mapped, lengths)
     let unmapped = try keptBack([], nil)
     return CalibrationResult(
-      plan: calibration.plan(mapped, fits: fits, lengths: lengths), mappedUnits: mapped.count, unitCount: calibration.allUnits,
-      divergence: measured.divergence, expectedDivergence: steps.isEmpty ? 0 : steps[steps.count - 1].divergence,
-      perplexityFactor: exp(measured.nll - unmapped.nll), kvBytes: bytes(mapped, lengths), unmappedKVBytes: bytes([], nil))
+      plan: calibration.plan(mapped, fits: fits, lengths: lengths), mappedUnits: mapped.count,
+      unitCount: calibration.allUnits, divergence: measured.divergence,
+      expectedDivergence: steps.isEmpty ? 0 : steps[steps.count - 1].divergence,
+      perplexityFactor: exp(measured.nll - unmapped.nll), kvBytes: bytes(mapped, lengths),
+      unmappedKVBytes: bytes([], nil))
   }
 
   // MARK: Measuring
