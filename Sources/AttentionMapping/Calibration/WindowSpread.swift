@@ -13,9 +13,9 @@ package enum WindowSpread {
   ///   - costs: the KL that mapping each unit alone causes.
   ///   - mean: what the lengths are on average at most.
   package static func lengths(costs: [Double], mean: Int) -> [Int] {
-    // What even the cheapest unit costs is mostly rounding.
-    let floor = costs.min() ?? 0
-    let weights = costs.map { max(0, $0 - floor).squareRoot() }
+    // Of what even the cheapest unit costs, a part is rounding, which no window mends.
+    let rounding = max(0, costs.min() ?? 0) / 2
+    let weights = costs.map { max(0, $0 - rounding).squareRoot() }
     guard let heaviest = weights.max(), heaviest > 0 else { return costs.map { _ in mean } }
     func lengths(_ factor: Double) -> [Int] {
       weights.map { min(max(Int(factor * $0 / heaviest), min(least, mean)), most * mean) }
