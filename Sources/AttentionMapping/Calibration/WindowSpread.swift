@@ -3,9 +3,9 @@
 /// Lengths of near windows that are a given one on average.
 package enum WindowSpread {
   /// The shortest window that is given, unless all are shorter.
-  private static var least: Int { 16 }
+  private static var shortest: Int { 16 }
   /// The longest, as a multiple of the average.
-  private static var most: Int { 4 }
+  private static var longest: Int { 4 }
 
   /// A length for each unit, in proportion to the root of its cost.
   ///
@@ -13,15 +13,17 @@ package enum WindowSpread {
   ///   - costs: the KL that mapping each unit alone causes.
   ///   - mean: what the lengths are on average at most.
   package static func lengths(costs: [Double], mean: Int) -> [Int] {
-    // Of what even the cheapest unit costs, a part is rounding, which no window mends.
-    let rounding = max(0, costs.min() ?? 0) / 2
+    guard costs.count > 1, let least = costs.min() else { return costs.map { _ in mean } }
+    // What rounding costs any unit, which no window mends: the estimate without bias for costs that lie exponentially
+    // above it.
+    let rounding = max(0, least - (costs.reduce(0, +) / Double(costs.count) - least) / Double(costs.count - 1))
     let weights = costs.map { max(0, $0 - rounding).squareRoot() }
     guard let heaviest = weights.max(), heaviest > 0 else { return costs.map { _ in mean } }
     func lengths(_ factor: Double) -> [Int] {
-      weights.map { min(max(Int(factor * $0 / heaviest), min(least, mean)), most * mean) }
+      weights.map { min(max(Int(factor * $0 / heaviest), min(shortest, mean)), longest * mean) }
     }
     // The largest factor that keeps to the average; twice as large in each step, then by halves.
-    var (low, high) = (0.0, Double(most * mean))
+    var (low, high) = (0.0, Double(longest * mean))
     func fits(_ factor: Double) -> Bool { lengths(factor).reduce(0, +) <= mean * costs.count }
     while fits(high), high < 1e9 { (low, high) = (high, 2 * high) }
     while high - low > 0.5 {
