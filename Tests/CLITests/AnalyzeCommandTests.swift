@@ -66,6 +66,7 @@ struct AnalyzeCommandTests {
     let outcome = try run(arguments(subcommand) + options + ["--json"])
     let json = try #require(outcome.json)
     #expect(json["analysis"] as? String == subcommand && !(json["findings"] as? [Any] ?? []).isEmpty)
+    #expect(json["model"] as? String == "large" && json["small_model"] as? String == "small")
     let files = try #require(json["files"] as? [String])
     #expect(Set(files).isSuperset(of: tables.map { "\($0).csv" } + ["\(subcommand).json"]))
     #expect(Set(try FileManager.default.contentsOfDirectory(atPath: path("out"))) == Set(files))

@@ -88,6 +88,7 @@ struct EvaluateCommandTests {
     ] {
       #expect(json[key] != nil, "\(key)")
     }
+    #expect(json["model"] as? String == "large" && json["small_model"] as? String == "small")
   }
 
   /// Killed in the middle without a warning and started again, an evaluation ends as one that was not.

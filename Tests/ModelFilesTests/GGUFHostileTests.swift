@@ -1,6 +1,7 @@
 // GGUF files that are truncated, altered or absurd: an error that says where, or values inside the file.
 
 import Foundation
+import KindredCompute
 import KindredModelFiles
 import Testing
 
@@ -56,7 +57,7 @@ import Testing
   @Test func survivesRandomChanges() throws {
     let contents = try bytes(of: fixture("small.gguf"))
     let interesting: [UInt8] = [0, 1, 0x7F, 0x80, 0xFF]
-    var generator = SeededGenerator(state: 5)
+    var generator = SeededGenerator(seed: 5)
     for _ in 0..<3_000 {
       var altered = contents
       let start = Int.random(in: altered.indices, using: &generator)

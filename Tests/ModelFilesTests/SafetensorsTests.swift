@@ -1,6 +1,7 @@
 // Safetensors files and Hugging Face folders against PyPI `safetensors`.
 
 import Foundation
+import KindredCompute
 import KindredModelFiles
 import Testing
 
@@ -64,7 +65,7 @@ import Testing
   @Test func survivesRandomChanges() throws {
     let contents = try bytes(of: fixture("small.safetensors"))
     let interesting = Array("0123456789{}[]\":,-eE.\\u".utf8)
-    var generator = SeededGenerator(state: 6)
+    var generator = SeededGenerator(seed: 6)
     for _ in 0..<3_000 {
       var altered = contents
       for _ in 0..<Int.random(in: 1...4, using: &generator) {

@@ -16,7 +16,7 @@ package struct PhaseProfile {
     self.seconds = seconds
   }
 
-  /// Time outside of the operations; nearly all of it the large model's.
+  /// Time outside of the operations, which is not told apart by model.
   var otherSeconds: Double { max(0, seconds - large.seconds - small.seconds) }
 
   mutating func add(_ other: PhaseProfile) {

@@ -256,13 +256,16 @@ import Testing
   /// A part of the items comes from all of the data: of ten items 0, 3 and 6.
   @Test func limitsSpreadOverTheData() throws {
     let items = Array(TinyTask.choices.prefix(10))
-    func scores(_ items: [TaskItem], limit: Int?) throws -> [String: Estimate] {
-      try TaskEvaluation(
+    func asked(limit: Int) throws -> [Int] {
+      let journal = tiny.folder("journal-\(limit)")
+      _ = try TaskEvaluation(
         TinyTask(items: items), limit: limit, methods: [.unmapped], models: tiny.models, options: tiny.options()
-      ).run()[0].scores
+      ).run(journalPath: journal)
+      let answers = try String(contentsOfFile: journal, encoding: .utf8)
+      return items.indices.filter { answers.contains("\"item\":\"\(items[$0].id)\"") }
     }
-    #expect(try scores(items, limit: 3) == scores([items[0], items[3], items[6]], limit: nil))
-    #expect(try scores(items, limit: 100) == scores(items, limit: nil))
+    #expect(try asked(limit: 3) == [0, 3, 6])
+    #expect(try asked(limit: 100) == Array(0..<10))
   }
 
   @Test func resultsSayWhatWasHeld() throws {
