@@ -35,7 +35,7 @@ private func products(rows: Int, type: TensorType, outputs: Int, inputs: Int, co
   let output = try backend.makeTensor(rows: rows, columns: outputs)
   func run() {
     for matrix in matrices {
-      backend.multiply(input, rows: rows, [Product(matrix, into: output, precision: .int8)])
+      backend.multiply(input, rows: rows, [Product(matrix, into: output, precision: .int8, roundsWeights: true)])
     }
   }
   backend.prepare(values, rows: rows, into: input)

@@ -21,14 +21,14 @@ INLINE partial dot(int bits, partial p, vbytes weights, vi quads) {
 }
 
 #include "vector_attention.h"
-#include "vector_multiply.h"
+#include "rescaled_multiply.h"
 #include "vector_rows.h"
 #include "attention_pages.h"
 #include "words_attention.h"
 
 const kindred_kernels kindred_avx512 =
-    VECTOR_KERNELS(KINDRED_ISA_AVX512, .pack_key_tiles = pack_key_words, .pack_value_tiles = pack_value_tiles,
-                   .attend_tiles = attend_words, .borrow_tiles = borrow_words);
+    VECTOR_KERNELS(KINDRED_ISA_AVX512, .multiply_rescaled = multiply_rescaled, .pack_key_tiles = pack_key_words,
+                   .pack_value_tiles = pack_value_tiles, .attend_tiles = attend_words, .borrow_tiles = borrow_words);
 
 #pragma clang attribute pop
 

@@ -299,11 +299,9 @@ INLINE void multiply_tile(tile_kind kind, const panel_chunk *chunk, size_t half,
   }
 }
 
-/// The tile of rows from `first` of the block, against all weight rows of a chunk.
-INLINE void multiply_tiles(size_t columns, kindred_format f, bool direct, const panel_chunk *chunk,
-                           const row_block *block, size_t first) {
+/// The tile of `columns` rows from `first` of the block, at a chunk's first column.
+INLINE tile_rows rows_of_tile(size_t columns, const row_block *block, size_t first, const panel_chunk *chunk) {
   const kindred_activations *a = block->a;
-  const tile_kind kind = {columns, f, direct};
   tile_rows rows;
   rows.count = smaller(columns, block->rows - first);
   rows.padded = block->padded;
@@ -312,6 +310,14 @@ INLINE void multiply_tiles(size_t columns, kindred_format f, bool direct, const 
     rows.quants[i] = a->quants + row * block->padded + chunk->first_block * KINDRED_BLOCK;
     rows.blocks[i] = a->blocks + row * (block->padded / KINDRED_BLOCK) + chunk->first_block;
   }
+  return rows;
+}
+
+/// The tile of rows from `first` of the block, against all weight rows of a chunk.
+INLINE void multiply_tiles(size_t columns, kindred_format f, bool direct, const panel_chunk *chunk,
+                           const row_block *block, size_t first) {
+  const tile_kind kind = {columns, f, direct};
+  const tile_rows rows = rows_of_tile(columns, block, first, chunk);
   float *sums = block->sums + first * KINDRED_PANEL_ROWS;
   // What streams from memory is read in the order in which it lies there; otherwise fewer sums fit registers.
   if (direct) return multiply_tile(kind, chunk, 0, HALVES, &rows, sums);
@@ -321,26 +327,41 @@ INLINE void multiply_tiles(size_t columns, kindred_format f, bool direct, const 
 
 // MARK: Panels
 
+/// The chunk of a panel, of `blocks` blocks in all, that begins at `packed` with block `first_block`.
+INLINE panel_chunk chunk_at(kindred_format f, const uint8_t *packed, size_t first_block, size_t blocks) {
+  return (panel_chunk){
+      .header = packed,
+      .packed = packed + kindred_header_bytes(f),
+      .blocks = smaller(KINDRED_CHUNK_BLOCKS, blocks - first_block),
+      .first_block = first_block,
+  };
+}
+
+INLINE const uint8_t *chunk_end(kindred_format f, const panel_chunk *chunk) {
+  return chunk->packed + chunk->blocks * kindred_block_bytes(f);
+}
+
+/// Fetches the chunk behind this one.
+INLINE void fetch_next_chunk(kindred_format f, const panel_chunk *chunk) {
+  const uint8_t *next = chunk_end(f, chunk);
+  const size_t bytes = (size_t)(next - chunk->header);
+  for (size_t i = 0; i < bytes; i += KINDRED_VECTOR_BYTES) __builtin_prefetch(next + i);
+}
+
 /// All rows of a block with one panel. A call of few rows reads the panel directly, others unpack it first.
 INLINE void multiply_panel_as(kindred_format f, const uint8_t *panel, const row_block *block) {
   unpacked_chunk unpacked;
   size_t blocks = block->a->columns / KINDRED_BLOCK;
   for (size_t first_block = 0; first_block < blocks; first_block += KINDRED_CHUNK_BLOCKS) {
-    panel_chunk chunk = {
-        .header = panel,
-        .packed = panel + kindred_header_bytes(f),
-        .unpacked = &unpacked,
-        .blocks = smaller(KINDRED_CHUNK_BLOCKS, blocks - first_block),
-        .first_block = first_block,
-    };
-    panel = chunk.packed + chunk.blocks * kindred_block_bytes(f);
+    panel_chunk chunk = chunk_at(f, panel, first_block, blocks);
+    chunk.unpacked = &unpacked;
+    panel = chunk_end(f, &chunk);
     if (block->rows <= LARGEST_TILE) {
       WITH_TILE(block->rows, multiply_tiles, f, true, &chunk, block, 0);
       continue;
     }
     unpack_chunk(f, chunk, &unpacked);
-    const size_t bytes = (size_t)(panel - chunk.header);
-    for (size_t i = 0; i < bytes; i += KINDRED_VECTOR_BYTES) __builtin_prefetch(panel + i);
+    fetch_next_chunk(f, &chunk);
     for (size_t row = 0; row < block->rows; row += LARGEST_TILE)
       WITH_TILE(block->rows - row, multiply_tiles, f, false, &chunk, block, row);
   }
@@ -353,8 +374,9 @@ static void multiply_panel(kindred_type type, const uint8_t *panel, const row_bl
   }
 }
 
-/// The panels of a product with quantised weights.
-static void multiply_quantised(kindred_type type, const product *p) {
+/// The panels of a product with quantised weights, each by `multiply_panel`.
+INLINE void multiply_panels(void multiply_panel(kindred_type, const uint8_t *, const row_block *), kindred_type type,
+                            const product *p) {
   float sums[BLOCK_ROWS * KINDRED_PANEL_ROWS];
   size_t panel_bytes = kindred_panel_bytes(type, p->a->columns);
   row_block block = {p->a, (p->a->columns + 63) / 64 * 64, 0, 0, sums};
@@ -378,7 +400,7 @@ static void multiply(kindred_type type, const void *panels, size_t panel_begin, 
   case KINDRED_F32: multiply_dense(KINDRED_F32, &p); break;
   case KINDRED_F16: multiply_dense(KINDRED_F16, &p); break;
   case KINDRED_BF16: multiply_dense(KINDRED_BF16, &p); break;
-  default: multiply_quantised(type, &p);
+  default: multiply_panels(multiply_panel, type, &p);
   }
 }
 

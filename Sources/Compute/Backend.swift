@@ -23,6 +23,9 @@ public protocol Backend: AnyObject, Sendable {
 
   /// How the backend was set up, for reports: instruction set and threads.
   var configuration: BackendConfiguration { get }
+  /// Rows from which an operation may be less precise, for speed: fewer get the ``ActivationPrecision`` that a product
+  /// asks for, and weights as they are stored.
+  var manyRows: Int { get }
 
   // MARK: Memory
 
@@ -109,6 +112,7 @@ public struct Product<B: Backend> {
   let output: B.Tensor
   let accumulates: Bool
   let precision: ActivationPrecision
+  let roundsWeights: Bool
 
   /// - Parameters:
   ///   - matrix: weights, `[outputs, inputs]`.
@@ -116,14 +120,17 @@ public struct Product<B: Backend> {
   ///   - output: `[rows, outputs]`.
   ///   - accumulates: whether the result is added to `output`, as a residual connection does.
   ///   - precision: how precisely quantised weights must be given their inputs.
+  ///   - roundsWeights: whether many rows may meet quantised weights rounded once more, to 8 bits with a scale for each
+  ///     256 elements of a row, where that is faster.
   public init(
     _ matrix: B.Matrix, bias: B.Tensor? = nil, into output: B.Tensor, accumulates: Bool = false,
-    precision: ActivationPrecision = .int16
+    precision: ActivationPrecision = .int16, roundsWeights: Bool = false
   ) {
     self.matrix = matrix
     self.bias = bias
     self.output = output
     self.accumulates = accumulates
     self.precision = precision
+    self.roundsWeights = roundsWeights
   }
 }

@@ -2,8 +2,8 @@
 //
 // Rows meet quantised weights as int8, in one plane, or for products that ask for `ActivationPrecision.int16` in two:
 // the rounded values, and the rounded rest. Many rows, on instruction sets with matrix tiles, meet them as bf16, in two
-// planes again. From `preciseRows` rows on, where arithmetic takes the time, one plane has to do in either form. See
-// docs/SPEED.md for accuracy and time.
+// planes again. From `manyRows` rows on, where arithmetic takes the time, one plane has to do in either form, and
+// weights may be rounded once more (`multiply_rescaled`). See docs/SPEED.md for accuracy and time.
 
 import CKindredKernels
 
@@ -111,10 +111,11 @@ extension CPUBackend {
   /// int8 rows that stand for a row of activations.
   private static let planes = 2
   /// Rows from which products go through matrix tiles: a whole tile.
-  private static let manyRows = KINDRED_TILE_ROWS
-  /// Rows below which quantised weights, too, meet what rounding to int8 or bf16 has left, where a product asks for it:
-  /// short prompts stay that precise, and unpacking weights takes much of their time anyway.
-  private static let preciseRows = 128
+  private static let tiledRows = KINDRED_TILE_ROWS
+  /// Below, quantised weights, too, meet what rounding to int8 or bf16 has left, where a product asks for it: short
+  /// prompts stay that precise, and unpacking weights takes much of their time anyway.
+  public var manyRows: Int { Self.manyRows }
+  private static let manyRows = 128
   /// Sums of both planes of some panels: 16 KB.
   private static let jointSums = 1 << 12
   /// Multiplications that are worth a piece of their own: about two microseconds.
@@ -123,7 +124,7 @@ extension CPUBackend {
   private static let densePanels = 4
   /// Panels of gate and of up in one piece of a gated product, and the rows that go through it together: their results
   /// and activations share the second-level cache. As int8, where rows go by sixes, caches may be smaller.
-  private static let gatedPanels = 4, gatedTileRows = 512, gatedQuantRows = 258
+  private static let gatedPanels = 4, gatedTileRows = 512, gatedQuantRows = 512
   /// Bytes in which the kernels of a worker work.
   static let scratchBytes = KINDRED_TILE_SCRATCH_BYTES
   /// Bytes of results of gate and up that a worker keeps.
@@ -150,12 +151,12 @@ extension CPUBackend {
     input.ready.formUnion(missing)
   }
 
-  private static func rowClass(_ rows: Int) -> Int { rows < manyRows ? 0 : rows < preciseRows ? 1 : 2 }
+  private static func rowClass(_ rows: Int) -> Int { rows < tiledRows ? 0 : rows < manyRows ? 1 : 2 }
 
   /// The form in which a product takes its rows.
   private func form(for product: Product<CPUBackend>, rows: Int) -> ActivationForms {
-    let isTiled = rows >= Self.manyRows && kernels.multiply_tiles != nil
-    let isPrecise = rows < Self.preciseRows
+    let isTiled = rows >= Self.tiledRows && kernels.multiply_tiles != nil
+    let isPrecise = rows < Self.manyRows
     switch product.matrix.type {
     case .f32, .f16: return []
     case .bf16: return isTiled ? [.tiles, .restTiles] : []
@@ -246,8 +247,10 @@ extension CPUBackend {
   /// Rows as one plane.
   private func multiply(_ view: kindred_activations, _ part: ProductPart) {
     let product = part.product
+    let isRescaled = part.allRows >= Self.manyRows && product.roundsWeights && product.matrix.type.blockElements > 1
+    let multiply = isRescaled ? kernels.multiply_rescaled ?? kernels.multiply : kernels.multiply
     withUnsafePointer(to: view) { view in
-      kernels.multiply(
+      multiply!(
         product.matrix.type.kernelType, product.matrix.panels.pointer, part.panels.lowerBound, part.panels.upperBound,
         product.matrix.rows, view, part.rows.count, product.bias.map { UnsafePointer($0[row: 0]) },
         product.accumulates, part.output, part.stride)
@@ -290,7 +293,7 @@ extension CPUBackend {
     let nextForm = form(for: next, rows: rows)
     let integer: ActivationForms = [.quants, .restQuants]
     let sameKind = forms.isDisjoint(with: integer) == nextForm.isDisjoint(with: integer)
-    guard rows >= Self.manyRows, !forms.isEmpty, !nextForm.isEmpty, sameKind else {
+    guard rows >= Self.tiledRows, !forms.isEmpty, !nextForm.isEmpty, sameKind else {
       multiply(input, rows: rows, [gate, up])
       return fill(output, rows: rows) { row in
         self.kernels.silu_multiply(gate.output[row: row], up.output[row: row], output.columns, output[row: row])

@@ -51,6 +51,7 @@ public final class ProfilingBackend<Base: Backend>: Backend {
   }
 
   public var configuration: BackendConfiguration { base.configuration }
+  public var manyRows: Int { base.manyRows }
 
   // MARK: Memory
 
@@ -134,7 +135,7 @@ public final class ProfilingBackend<Base: Backend>: Backend {
   private static func forwarded(_ product: Product<ProfilingBackend>) -> Product<Base> {
     Product(
       product.matrix.base, bias: product.bias, into: product.output, accumulates: product.accumulates,
-      precision: product.precision)
+      precision: product.precision, roundsWeights: product.roundsWeights)
   }
 
   public func rotate(_ tensor: Tensor, heads: Int, by angles: RotaryAngles) {

@@ -199,7 +199,7 @@ public final class Session<B: Backend> {
   ) throws -> [Float] {
     precondition(!newTokens.isEmpty, "append needs at least one token")
     var last = 0
-    try run(newTokens, line: line) { rows, done in
+    try run(newTokens, line: line, wanted: 1) { rows, done in
       last = rows - 1
       try progress(done)
     }
@@ -213,7 +213,7 @@ public final class Session<B: Backend> {
   ///   - body: called with the index of the block's first token in `newTokens` and the block's logits,
   ///     `[rows, vocabulary]`.
   public func append(_ newTokens: [Int32], eachLogits body: (Int, [Float]) throws -> Void) throws {
-    try run(newTokens, line: 0) { rows, done in
+    try run(newTokens, line: 0, wanted: newTokens.count) { rows, done in
       for start in stride(from: 0, to: rows, by: RunState<B>.logitRows) {
         let block = start..<min(start + RunState<B>.logitRows, rows)
         try body(done - rows + start, decoder.logits(rows: block, state: state))
@@ -318,13 +318,20 @@ public final class Session<B: Backend> {
     }
   }
 
+  /// Whether the last `wanted` of `count` rows get a pass of their own, in which results are as precise as in decode.
+  private func areReadApart(_ wanted: Int, of count: Int) -> Bool {
+    let many = decoder.backend.manyRows
+    return wanted > 0 && count >= many && wanted < min(count, many)
+  }
+
   /// Runs tokens of a sequence pass by pass; `each` is called with the rows of the pass and the number of tokens done.
-  private func run(_ newTokens: [Int32], line: Int, each: (Int, Int) throws -> Void) throws {
+  private func run(_ newTokens: [Int32], line: Int, wanted: Int, each: (Int, Int) throws -> Void) throws {
     let needed = lines[line].tokens.count + newTokens.count
     guard needed <= contextLength else { throw DecoderError.contextExceeded(needed: needed, limit: contextLength) }
     var done = 0
     while done < newTokens.count {
-      let count = min(newTokens.count - done, line == 0 ? passLimit : state.rowCapacity)
+      var count = min(newTokens.count - done, line == 0 ? passLimit : state.rowCapacity)
+      if done + count == newTokens.count, areReadApart(wanted, of: count) { count -= wanted }
       try pass([(line, Array(newTokens[done..<done + count]))])
       done += count
       if line == 0 {
@@ -352,9 +359,23 @@ public final class Session<B: Backend> {
     if case .establishing = phase {
       // The record is of sequence 0 alone.
       for (index, part) in parts.enumerated() {
-        try run(part.tokens, line: part.line) { rows, done in try each(wanted(index, done - rows..<done, firstRow: 0)) }
+        try run(part.tokens, line: part.line, wanted: part.wanted) { rows, done in
+          try each(wanted(index, done - rows..<done, firstRow: 0))
+        }
       }
       return
+    }
+    if areReadApart(parts.reduce(0) { $0 + $1.wanted }, of: parts.reduce(0) { $0 + $1.tokens.count }) {
+      let others = parts.map { Part(line: $0.line, tokens: $0.tokens.dropLast($0.wanted), wanted: 0) }
+      try run(others.filter { !$0.tokens.isEmpty }) { _ in }
+      let last = parts.indices.filter { parts[$0].wanted > 0 }
+      return try run(
+        last.map {
+          Part(line: parts[$0].line, tokens: parts[$0].tokens.suffix(parts[$0].wanted), wanted: parts[$0].wanted)
+        }
+      ) { rows in
+        try each(rows.map { (last[$0.part], others[last[$0.part]].tokens.count + $0.token, $0.row) })
+      }
     }
     var (index, done) = (0, 0)
     while index < parts.count {
@@ -447,7 +468,7 @@ public final class Session<B: Backend> {
     var options = options
     options.chunkRows = newest.count
     let scratch = try Session(decoder: decoder, mapping: .established(small: lender, recipe: once), options: options)
-    try scratch.run(newest, line: 0) { _, _ in }
+    try scratch.run(newest, line: 0, wanted: newest.count) { _, _ in }
     remapping = (recipe, 0)
     try adopt(scratch.plan)
   }

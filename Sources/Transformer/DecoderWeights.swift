@@ -12,13 +12,16 @@ public struct Linear<B: Backend> {
   let bias: B.Tensor?
   /// What its inputs need.
   let precision: ActivationPrecision
+  /// Whether it bears rounded weights.
+  let roundsWeights: Bool
 
   /// The product of prepared rows with this map.
   func callAsFunction(
     into output: B.Tensor, accumulates: Bool = false, atMost limit: ActivationPrecision = .int16
   ) -> Product<B> {
     Product(
-      weight, bias: bias, into: output, accumulates: accumulates, precision: limit == .int8 ? .int8 : precision)
+      weight, bias: bias, into: output, accumulates: accumulates, precision: limit == .int8 ? .int8 : precision,
+      roundsWeights: roundsWeights)
   }
 }
 
@@ -123,6 +126,15 @@ extension TensorRole {
     default: .int16
     }
   }
+
+  /// Whether many rows may meet these weights, of `inputs` columns, rounded once more. Keys and values, small as they
+  /// are, are not worth it; what writes to the residual stream, and all of narrow models, moves predictions most.
+  func roundsWeights(inputs: Int) -> Bool {
+    switch self {
+    case .query, .gate, .up: inputs >= 768
+    default: false
+    }
+  }
 }
 
 /// How a kind of file calls its tensors, without the suffix `.weight` or `.bias`.
@@ -200,7 +212,9 @@ private struct WeightReader<B: Backend> {
     byteCount += backend.byteCount(of: matrix)
     let biasName = "\(naming.name(of: role)).bias"
     let bias = try container.tensor(named: biasName) == nil ? nil : vector(role, suffix: "bias", count: outputs)
-    return Linear(weight: matrix, bias: bias, precision: role.activationPrecision)
+    return Linear(
+      weight: matrix, bias: bias, precision: role.activationPrecision,
+      roundsWeights: role.roundsWeights(inputs: inputs))
   }
 }
 

@@ -133,6 +133,36 @@ static void check_multiply(const kindred_kernels *k, const kindred_kernels *gene
   free(source), free(packed), free(values), free(bias), free(found), free(expected);
 }
 
+/// Products with weights that are rounded once more, to steps of the largest of 256 / 127, where the set has them.
+static void check_rescaled(const kindred_kernels *k, layout l, size_t columns, size_t rows, size_t a_rows) {
+  if (k->multiply_rescaled == NULL || l.block_columns == 1) return;
+  const size_t panels = (rows + 31) / 32;
+  uint8_t *source = random_weights(l, rows * (columns / l.block_columns * l.block_bytes));
+  uint8_t *packed = packed_weights(l, source, rows, columns);
+  float *values = random_floats(a_rows * columns), *weights = allocate(rows * columns * sizeof *weights);
+  kindred_activations a = quantized(k, values, a_rows, columns);
+  float *found = random_floats(a_rows * rows), *exact = allocate(a_rows * rows * sizeof *exact);
+  kindred_dequantize(l.type, source, rows * columns, weights);
+  k->multiply(l.type, packed, 0, panels, rows, &a, a_rows, NULL, false, exact, rows);
+  k->multiply_rescaled(l.type, packed, 0, panels, rows, &a, a_rows, NULL, false, found, rows);
+  for (size_t i = 0; i < a_rows; i++)
+    for (size_t r = 0; r < rows; r++) {
+      float limit = 1e-3f;
+      for (size_t first = 0; first < columns; first += 256) {
+        float most = 0, sum = 0;
+        for (size_t c = first; c < columns && c < first + 256; c++) {
+          most = fmaxf(most, fabsf(weights[r * columns + c]));
+          sum += fabsf(values[i * columns + c]);
+        }
+        limit += most / 127 * sum;
+      }
+      compare("multiply_rescaled", (size_t)l.type * 1000000 + columns * 1000 + a_rows, &found[i * rows + r],
+              &exact[i * rows + r], 1, limit);
+    }
+  release(a);
+  free(source), free(packed), free(values), free(weights), free(found), free(exact);
+}
+
 /// Products in tiles, where the set has them: bf16 rounds each factor by up to 2^-9.
 static void check_tiles(const kindred_kernels *k, layout l, size_t columns, size_t rows, size_t a_rows) {
   if (k->multiply_tiles == NULL || l.type == KINDRED_F32 || l.type == KINDRED_F16) return;
@@ -170,6 +200,7 @@ static void check_multiplies(const kindred_kernels *k, const kindred_kernels *ge
       size_t unit = layouts[i].block_columns;
       check_multiply(k, generic, layouts[i], unit == 1 ? 17 : unit * 3, 33, a_rows[j]);
       check_multiply(k, generic, layouts[i], unit == 1 ? 64 : unit == 32 ? 320 : 256, 100, a_rows[j]);
+      check_rescaled(k, layouts[i], unit * 3, 33, a_rows[j]);
       check_tiles(k, layouts[i], unit == 1 ? 17 : unit * 3, 33, a_rows[j]);
       check_tiles(k, layouts[i], unit == 1 ? 600 : unit == 32 ? 544 : 768, 300, a_rows[j]);
     }

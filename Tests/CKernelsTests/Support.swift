@@ -169,16 +169,17 @@ extension InstructionSet {
   /// The product of all rows, [rows of a, rows of weights], with whatever `out` held where it accumulates.
   func multiply(
     _ weights: Weights, _ a: Activations, rows: Range<Int>? = nil, bias: [Float]? = nil,
-    onto out: [Float]? = nil
+    onto out: [Float]? = nil, rescaled: Bool = false
   ) -> [Float] {
     let rows = rows ?? 0..<a.rows
+    let multiply = rescaled ? kernels.multiply_rescaled : kernels.multiply
     var result = out ?? [Float](repeating: .nan, count: rows.count * weights.rows)
     var contract = a.contract
     contract.values += rows.lowerBound * a.columns
     contract.quants += rows.lowerBound * a.padded
     contract.blocks += rows.lowerBound * a.padded / 32
     (bias ?? []).withUnsafeBufferPointer {
-      kernels.multiply(
+      multiply!(
         weights.type, weights.panels.pointer, 0, weights.panelCount, weights.rows, &contract, rows.count,
         bias == nil ? nil : $0.baseAddress, out != nil, &result, weights.rows)
     }

@@ -45,13 +45,38 @@ import Testing
   }
 
   /// Q8_0 of the shape, with scales of 2^-6 and quants that depend on `seed`.
-  func matrix(_ backend: CPUBackend, rows: Int, columns: Int, seed: Int) throws -> CPUBackend.Matrix {
+  func matrix<B: Backend>(_ backend: B, rows: Int, columns: Int, seed: Int) throws -> B.Matrix {
     var bytes: [UInt8] = []
     for block in 0..<rows * columns / 32 {
       bytes += [0, 0x24]
       for index in 0..<32 { bytes.append(UInt8((block * 32 + index + seed) * (29 + 2 * seed) % 251)) }
     }
     return try bytes.withUnsafeBytes { try backend.makeMatrix(type: .q8_0, rows: rows, columns: columns, bytes: $0) }
+  }
+
+  /// Only many rows, of products that bear it, meet rounded weights, which differ a little; profiling changes nothing.
+  @Test(arguments: InstructionSet.available, [127, 128])
+  func onlyManyRowsMeetRoundedWeights(set: InstructionSet, rows: Int) throws {
+    let backend = try CPUBackend(threads: 2, instructionSet: set)
+    func product<B: Backend>(_ backend: B, _ matrix: B.Matrix, roundsWeights: Bool) throws -> [Float] {
+      let hidden = try backend.makeTensor(rows: rows, columns: 288)
+      backend.write((0..<rows * 288).map { Float($0 * 7919 % 2003) / 1001 - 1 }, to: hidden)
+      let input = try backend.makeActivations(rows: rows, columns: 288)
+      backend.prepare(hidden, rows: rows, into: input)
+      let output = try backend.makeTensor(rows: rows, columns: 33)
+      backend.multiply(
+        input, rows: rows, [Product(matrix, into: output, precision: .int8, roundsWeights: roundsWeights)])
+      return backend.read(output, rows: 0..<rows)
+    }
+    let weights = try matrix(backend, rows: 33, columns: 288, seed: 1)
+    let exact = try product(backend, weights, roundsWeights: false)
+    let rounded = try product(backend, weights, roundsWeights: true)
+    #expect((rounded != exact) == (set == .avx512 && rows == 128))
+    let largest = exact.reduce(0) { max($0, abs($1)) }
+    #expect(zip(rounded, exact).allSatisfy { abs($0 - $1) < 0.01 * largest })
+    let profiling = ProfilingBackend(backend)
+    #expect(
+      try product(profiling, matrix(profiling, rows: 33, columns: 288, seed: 1), roundsWeights: true) == rounded)
   }
 
   /// down(silu(gate(x)) · up(x)) of the first `rows` rows of `values`.

@@ -5,8 +5,8 @@
 //
 // Batch invariance: for a given instruction set the result for one activation row, one query or one output
 // element never depends on how many other rows, queries or panels the same call handles. Each output is summed
-// in one fixed order, so prefill in chunks of any size, decode and batches agree bit for bit. `multiply_tiles`,
-// `attend_tiles` and `borrow_tiles` keep this among their own calls.
+// in one fixed order, so prefill in chunks of any size, decode and batches agree bit for bit. `multiply_rescaled`,
+// `multiply_tiles`, `attend_tiles` and `borrow_tiles` keep this among their own calls.
 #ifndef CKINDRED_KERNELS_H
 #define CKINDRED_KERNELS_H
 
@@ -190,6 +190,13 @@ typedef struct {
   void (*multiply)(kindred_type type, const void *panels, size_t panel_begin, size_t panel_end, size_t rows,
                    const kindred_activations *a, size_t a_rows, const float *bias, bool accumulate, float *out,
                    size_t out_stride);
+
+  /// `multiply` for many rows, of quantised weights, for sets where it is faster, NULL for others: weights are rounded
+  /// once more, to 8 bits with one scale for 256 columns of a row. Other results than `multiply`'s, but the same for any
+  /// number of rows and panels.
+  void (*multiply_rescaled)(kindred_type type, const void *panels, size_t panel_begin, size_t panel_end, size_t rows,
+                            const kindred_activations *a, size_t a_rows, const float *bias, bool accumulate, float *out,
+                            size_t out_stride);
 
   /// For sets with matrix tiles, NULL for others: writes `count` elements from column `first`, a multiple of 32, of one
   /// row of `kindred_tiles`. `rest` may be NULL.

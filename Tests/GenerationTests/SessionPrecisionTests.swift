@@ -1,0 +1,59 @@
+// What a long prompt is asked for comes with decode's precision, although its other tokens are read with less.
+
+import KindredCompute
+import KindredGeneration
+import KindredTransformer
+import Testing
+
+@Suite struct SessionPrecisionTests {
+  let decoder: DecoderModel<CPUBackend>
+  let prompt = (0..<150).map { Int32($0 * $0 * 7 % 997) }
+
+  init() throws {
+    decoder = try LanguageModel(
+      OpenedModel(random: try RandomModel("random:qwen2-0.5b:layers=1")), backend: CPUBackend()
+    ).decoder
+  }
+
+  /// The logits after each of the last `count` tokens of the prompt, read in a pass of their own.
+  func apart(_ count: Int) throws -> [[Float]] {
+    let session = try Session(decoder: decoder)
+    try session.append(prompt.dropLast(count)) { _, _ in }
+    var all: [[Float]] = []
+    try session.append([Session<CPUBackend>.Part(line: 0, tokens: prompt.suffix(count), wanted: count)]) {
+      _, _, logits in
+      all.append(logits)
+    }
+    return all
+  }
+
+  @Test func lastTokenOfAPromptIsReadAsInDecode() throws {
+    let expected = try apart(1)[0]
+    #expect(try Session(decoder: decoder).append(prompt) == expected)
+    var together: [Float] = []
+    try Session(decoder: decoder).append(prompt) { first, logits in
+      if first + logits.count / expected.count == prompt.count { together = logits.suffix(expected.count) }
+    }
+    // All of them are wanted: none is read apart, and the last has the precision of many rows.
+    #expect(together != expected)
+  }
+
+  @Test func wantedTokensOfSeveralSequencesAreReadApart() throws {
+    let expected = try apart(3)
+    let session = try Session(decoder: decoder)
+    let other = session.addSequence()
+    let parts = [
+      Session<CPUBackend>.Part(line: other, tokens: [5, 6], wanted: 2),
+      Session<CPUBackend>.Part(line: 0, tokens: prompt, wanted: 3),
+    ]
+    var found: [[Float]] = []
+    var places: [[Int]] = []
+    try session.append(parts) { part, token, logits in
+      places.append([part, token])
+      if part == 1 { found.append(logits) }
+    }
+    #expect(places == [[0, 0], [0, 1], [1, 147], [1, 148], [1, 149]])
+    #expect(found == expected)
+    #expect(session.tokens == prompt)
+  }
+}
