@@ -156,7 +156,7 @@ INLINE void multiply_rescaled_panel_as(kindred_format f, const uint8_t *panel, c
     const panel_chunk chunk = chunk_at(f, panel, first_block, blocks);
     panel = chunk_end(f, &chunk);
     rescale_chunk(f, &chunk, &rescaled);
-    fetch_next_chunk(f, &chunk);
+    fetch_lines(panel, (size_t)(panel - chunk.header));
     for (size_t row = 0; row < block->rows; row += LARGEST_TILE)
       WITH_TILE(block->rows - row, multiply_rescaled_tiles, &rescaled, &chunk, block, row);
   }

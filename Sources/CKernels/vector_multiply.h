@@ -58,6 +58,10 @@ typedef struct {
   const unpacked_chunk *unpacked;
   /// Blocks in this chunk, and the first one's number in the row.
   size_t blocks, first_block;
+  /// Where a tile that reads unpacked weights fetches further ones from memory, `fetched` bytes with each block: so few at
+  /// a time that they need not wait for one another.
+  const uint8_t *further;
+  size_t fetched;
 } panel_chunk;
 
 /// Groups of columns with one scale in a block.
@@ -253,6 +257,10 @@ INLINE void multiply_block(tile_kind kind, const panel_chunk *chunk, size_t bloc
   }
 }
 
+INLINE void fetch_lines(const uint8_t *p, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += KINDRED_VECTOR_BYTES) __builtin_prefetch(p + i);
+}
+
 /// Fetches the block PREFETCH_AHEAD bytes on.
 INLINE void fetch_ahead(kindred_format f, const panel_chunk *chunk, size_t block) {
   const uint8_t *ahead = chunk->packed + block * kindred_block_bytes(f) + PREFETCH_AHEAD;
@@ -285,7 +293,8 @@ INLINE void multiply_tile(tile_kind kind, const panel_chunk *chunk, size_t half,
   }
   for (size_t b = 0; b < chunk->blocks; b++) {
     if (kind.direct) fetch_ahead(kind.format, chunk, b);
-    else if (kind.columns == LARGEST_TILE && b < LARGEST_TILE && half == 0) fetch_next(rows, b, sums);
+    else fetch_lines(chunk->further + b * chunk->fetched, chunk->fetched);
+    if (!kind.direct && kind.columns == LARGEST_TILE && b < LARGEST_TILE && half == 0) fetch_next(rows, b, sums);
     UNROLL for (size_t part = 0; part < parts; part++)
       multiply_block(kind, chunk, b, half + part * TILE_HALVES, rows, totals[part]);
   }
@@ -341,13 +350,6 @@ INLINE const uint8_t *chunk_end(kindred_format f, const panel_chunk *chunk) {
   return chunk->packed + chunk->blocks * kindred_block_bytes(f);
 }
 
-/// Fetches the chunk behind this one.
-INLINE void fetch_next_chunk(kindred_format f, const panel_chunk *chunk) {
-  const uint8_t *next = chunk_end(f, chunk);
-  const size_t bytes = (size_t)(next - chunk->header);
-  for (size_t i = 0; i < bytes; i += KINDRED_VECTOR_BYTES) __builtin_prefetch(next + i);
-}
-
 /// All rows of a block with one panel. A call of few rows reads the panel directly, others unpack it first.
 INLINE void multiply_panel_as(kindred_format f, const uint8_t *panel, const row_block *block) {
   unpacked_chunk unpacked;
@@ -361,9 +363,16 @@ INLINE void multiply_panel_as(kindred_format f, const uint8_t *panel, const row_
       continue;
     }
     unpack_chunk(f, chunk, &unpacked);
-    fetch_next_chunk(f, &chunk);
-    for (size_t row = 0; row < block->rows; row += LARGEST_TILE)
+    // The tiles share out the chunk after the next.
+    const size_t bytes = (size_t)(panel - chunk.header), tiles = (block->rows + LARGEST_TILE - 1) / LARGEST_TILE;
+    const size_t lines = bytes / KINDRED_VECTOR_BYTES, steps = tiles * chunk.blocks;
+    chunk.further = panel + bytes;
+    chunk.fetched = (lines + steps - 1) / steps * KINDRED_VECTOR_BYTES;
+    for (size_t row = 0; row < block->rows; row += LARGEST_TILE) {
       WITH_TILE(block->rows - row, multiply_tiles, f, false, &chunk, block, row);
+      chunk.further += chunk.blocks * chunk.fetched;
+      if (chunk.further >= panel + 2 * bytes) chunk.fetched = 0;
+    }
   }
 }
 

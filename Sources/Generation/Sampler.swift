@@ -66,16 +66,18 @@ public struct Sampler: Sendable {
   }
 
   /// The first token of the highest logit; the first of all where there is none but NaN.
-  public static func mostLikely(_ logits: [Float]) -> Int32 {
-    logits.withUnsafeBufferPointer { logits in
-      var best = logits.startIndex..<logits.startIndex
-      var highest = -Float.infinity
-      for block in LogitBlocks.ranges(of: logits.count) {
-        let maximum = LogitBlocks.maximum(logits[block])
-        if maximum > highest { (best, highest) = (block, maximum) }
-      }
-      return Int32(logits[best].firstIndex(of: highest) ?? 0)
+  public static func mostLikely(_ logits: some Collection<Float>) -> Int32 {
+    logits.withContiguousStorageIfAvailable(firstHighest) ?? Array(logits).withUnsafeBufferPointer(firstHighest)
+  }
+
+  private static func firstHighest(_ logits: UnsafeBufferPointer<Float>) -> Int32 {
+    var best = logits.startIndex..<logits.startIndex
+    var highest = -Float.infinity
+    for block in LogitBlocks.ranges(of: logits.count) {
+      let maximum = LogitBlocks.maximum(logits[block])
+      if maximum > highest { (best, highest) = (block, maximum) }
     }
+    return Int32(logits[best].firstIndex(of: highest) ?? 0)
   }
 
   private func penalize(_ logits: inout [Float], history: some Sequence<Int32>) {

@@ -113,7 +113,9 @@ public struct DecoderModel<B: Backend>: Sendable {
         into: state.normalized)
       backend.multiply(
         state.normalized, rows: part.count, [weights.output(into: state.logits, atMost: state.precision)])
-      result += backend.read(state.logits, rows: 0..<part.count)
+      let logits = backend.read(state.logits, rows: 0..<part.count)
+      // One part, as of all but large batches, is not copied.
+      if result.isEmpty { result = logits } else { result += logits }
     }
     return result
   }

@@ -111,7 +111,7 @@ final class SpeedRunner<B: Backend> {
   }
 
   private func mostLikely(_ logits: some Collection<Float>) -> Int32 {
-    Sampler.mostLikely(Array(logits.prefix(vocabulary)))
+    Sampler.mostLikely(logits.prefix(vocabulary))
   }
 
   /// Continues all sequences greedily; returns the seconds that took.
