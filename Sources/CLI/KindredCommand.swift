@@ -4,7 +4,7 @@ import ArgumentParser
 import Foundation
 
 /// The version of the tool and the library.
-let kindredVersion = "0.1.0"
+let kindredVersion = "0.1.1"
 
 @main
 struct KindredCommand: AsyncParsableCommand {
