@@ -123,12 +123,12 @@ extension CPUBackend {
   /// Panels that the dense kernel reads side by side for one row.
   private static let densePanels = 4
   /// Panels of gate and of up in one piece of a gated product, and the rows that go through it together: their results
-  /// and activations share the second-level cache. As int8, where rows go by sixes, caches may be smaller.
-  private static let gatedPanels = 4, gatedTileRows = 512, gatedQuantRows = 512
+  /// and activations share the second-level cache.
+  private static let gatedPanels = 4, gatedRows = 512
   /// Bytes in which the kernels of a worker work.
   static let scratchBytes = KINDRED_TILE_SCRATCH_BYTES
   /// Bytes of results of gate and up that a worker keeps.
-  static let gatedBytes = 2 * gatedTileRows * gatedPanels * KINDRED_PANEL_ROWS * 4
+  static let gatedBytes = 2 * gatedRows * gatedPanels * KINDRED_PANEL_ROWS * 4
   /// Panels of one piece of a product in tiles, which share activations in the second-level cache.
   private static let tilePanels = 8
 
@@ -300,7 +300,7 @@ extension CPUBackend {
       }
     }
     require(forms, of: input, rows: rows)
-    let together = forms.contains(.tiles) ? Self.gatedTileRows : Self.gatedQuantRows
+    let together = Self.gatedRows
     let panels = gate.matrix.panelCount
     let pieces = (panels + Self.gatedPanels - 1) / Self.gatedPanels
     let width = Self.gatedPanels * KINDRED_PANEL_ROWS
