@@ -58,8 +58,7 @@ typedef struct {
   const unpacked_chunk *unpacked;
   /// Blocks in this chunk, and the first one's number in the row.
   size_t blocks, first_block;
-  /// Where a tile that reads unpacked weights fetches further ones from memory, `fetched` bytes with each block: so few at
-  /// a time that they need not wait for one another.
+  /// Where a tile that reads unpacked weights fetches further ones from memory, `fetched` bytes with each block.
   const uint8_t *further;
   size_t fetched;
 } panel_chunk;
