@@ -10,8 +10,9 @@ struct CalibrateCommand: ParsableCommand {
     commandName: "calibrate",
     abstract: "Makes a plan by which a large model borrows a small one's attention.",
     discussion: """
-      Mixtures of small heads are fitted to what each unit of the large model attends to in a text; units are then \
-      chosen by the divergence that mapping them causes. Findings are kept in a journal beside the plan: an \
+      Mixtures of small heads are fitted to what each unit of the large model attends to in a text. The divergence that \
+      mapping each unit causes then says how many of its newest positions keep keys of their own (--choose windows), \
+      or which units are mapped at all (--choose units). Findings are kept in a journal beside the plan: an \
       interrupted calibration goes on where it stopped, and another budget with the same --journal measures only what \
       is new.
       """)
@@ -29,7 +30,9 @@ struct CalibrateCommand: ParsableCommand {
 
   @Option(
     parsing: .unconditional,
-    help: ArgumentHelp("Share of units that are mapped, 0 to 1 (default: \(defaultRatio)).", valueName: "share"))
+    help: ArgumentHelp(
+      "Share of keys that are dropped (with --choose units: of units that are mapped), 0 to 1 (default: "
+        + "\(defaultRatio)).", valueName: "share"))
   var ratio: Double?
 
   @Option(
@@ -43,13 +46,18 @@ struct CalibrateCommand: ParsableCommand {
     help: ArgumentHelp("Map as much as stays under this divergence, in nats a token.", valueName: "nats"))
   var maxKl: Double?
 
-  @Option(parsing: .unconditional, help: "Newest positions with keys of their own, on average; 0 for none.")
-  var nearWindow = 64
+  @Option(
+    help: ArgumentHelp(
+      """
+      What meets the budget: windows (all units are mapped, with near windows that are longer where mapping costs more) \
+      or units (some are mapped, with the same near window) (default: windows, where the options allow them).
+      """))
+  var choose: CalibrationOptions.Choice?
 
-  @Flag(
-    inversion: .prefixedNo,
-    help: "Longer windows for units that cost more, shorter ones for others, or the same for all.")
-  var spreadWindows = true
+  @Option(
+    parsing: .unconditional,
+    help: "Newest positions with keys of their own (with --choose windows: on average at least); 0 for none.")
+  var nearWindow = 64
 
   @Option(parsing: .unconditional, help: "First positions with keys of their own, with a near window.")
   var sinks = 4
@@ -114,13 +122,15 @@ struct CalibrateCommand: ParsableCommand {
     if let problem = options.problem { throw ValidationError("--\(problem)") }
   }
 
+  private var choice: CalibrationOptions.Choice { choose ?? (nearWindow > 0 && far != .layer ? .windows : .units) }
+
   private var options: CalibrationOptions {
     var options = CalibrationOptions()
     options.tokens = tokens
     options.context = context
     options.mixture = mixture
     options.near = nearWindow == 0 ? nil : NearWindow(positions: nearWindow, sinks: sinks)
-    options.spreadsWindows = spreadWindows
+    options.choice = choice
     options.far = far
     options.granularity = unit
     options.budget = .ratio(ratio ?? defaultRatio)
@@ -158,9 +168,10 @@ struct CalibrateCommand: ParsableCommand {
     [
       "made by": "kindred calibrate",
       "text": text.map { URL(fileURLWithPath: $0).lastPathComponent }.joined(separator: ", "),
-      "options": "\(tokens) tokens in windows of \(context), near windows of \(nearWindow)"
-        + "\(spreadWindows ? " on average" : "") and \(sinks) sinks, far \(far.rawValue), "
+      "options": "\(tokens) tokens in windows of \(context), chosen \(choice.rawValue), near windows of \(nearWindow) "
+        + "and \(sinks) sinks, far \(far.rawValue), "
         + "\(mixture) heads a mixture, unit \(unit.rawValue), seed \(seed)",
+      "keys dropped": "\((100 * result.droppedKeys).formatted(digits: 1))% at \(context) tokens",
       "divergence": "\(result.divergence.formatted(digits: 5)) nats a token on windows kept back",
     ]
   }
@@ -169,12 +180,13 @@ struct CalibrateCommand: ParsableCommand {
     if json {
       return try printJSON(
         CalibrationReport(
-          plan: output, mappedUnits: result.mappedUnits, units: result.unitCount, kl: result.divergence,
-          expectedKl: result.expectedDivergence, perplexityFactor: result.perplexityFactor, kvBytes: result.kvBytes,
-          unmappedKvBytes: result.unmappedKVBytes, seconds: seconds))
+          plan: output, droppedKeys: result.droppedKeys, mappedUnits: result.mappedUnits, units: result.unitCount,
+          kl: result.divergence, expectedKl: result.expectedDivergence, perplexityFactor: result.perplexityFactor,
+          kvBytes: result.kvBytes, unmappedKvBytes: result.unmappedKVBytes, seconds: seconds))
     }
-    let percent = 100 * Double(result.mappedUnits) / Double(result.unitCount)
-    print("\(output): \(result.mappedUnits) of \(result.unitCount) units mapped (\(percent.formatted(digits: 1))%)")
+    print(
+      "\(output): \((100 * result.droppedKeys).formatted(digits: 1))% of keys dropped at \(context) tokens, "
+        + "\(result.mappedUnits) of \(result.unitCount) units mapped")
     print(
       "on text kept back: KL \(result.divergence.formatted(digits: 4)), "
         + "perplexity × \(result.perplexityFactor.formatted(digits: 4))"
@@ -187,6 +199,7 @@ struct CalibrateCommand: ParsableCommand {
 /// The result as JSON.
 private struct CalibrationReport: Encodable {
   let plan: String
+  let droppedKeys: Double
   let mappedUnits: Int
   let units: Int
   let kl: Double
@@ -198,6 +211,7 @@ private struct CalibrationReport: Encodable {
 
   private enum CodingKeys: String, CodingKey {
     case plan, units, kl, seconds
+    case droppedKeys = "keys_dropped"
     case mappedUnits = "mapped_units"
     case expectedKl = "expected_kl"
     case perplexityFactor = "perplexity_factor"
@@ -206,5 +220,6 @@ private struct CalibrationReport: Encodable {
   }
 }
 
+extension CalibrationOptions.Choice: ExpressibleByArgument {}
 extension CalibrationOptions.Granularity: ExpressibleByArgument {}
 extension CalibrationOptions.Source: ExpressibleByArgument {}

@@ -138,6 +138,7 @@ private struct Interruption: Error {}
     options.tokens = 240
     options.context = 48
     options.near = NearWindow(positions: 8, sinks: 2)
+    options.choice = .units
     options.mixture = 2
     change(&options)
     return options
@@ -315,30 +316,54 @@ private struct Interruption: Error {}
     #expect(try Data(contentsOf: URL(fileURLWithPath: folder.file("journal"))).count < 200)
   }
 
-  /// The plan has windows of its units' own lengths; what was measured of it is not measured again.
-  @Test func windowsAreSpread() throws {
+  /// Of the keys as many are dropped as a ratio says; windows differ, and other ratios need no unit measured again.
+  @Test(arguments: [CalibrationOptions.Source.small, .nothing], CalibrationOptions.Granularity.allCases)
+  func windowsAreSpread(far: CalibrationOptions.Source, granularity: CalibrationOptions.Granularity) throws {
     let folder = try TemporaryFolder()
-    func run(_ ratio: Double, spreads: Bool) throws -> CalibrationResult {
+    func run(_ ratio: Double) throws -> CalibrationResult {
       let options = Self.options {
-        $0.near = NearWindow(positions: 20, sinks: 2)
-        ($0.spreadsWindows, $0.budget) = (spreads, .ratio(ratio))
+        ($0.choice, $0.far, $0.granularity, $0.budget) = (.windows, far, granularity, .ratio(ratio))
       }
       return try Self.calibration(options, journal: folder.file("journal")).run()
     }
-    for ratio in [0.5, 1] {
-      let (equal, spread) = (try run(ratio, spreads: false), try run(ratio, spreads: true))
-      func lengths(_ result: CalibrationResult) -> [Int] {
-        result.plan.units.joined().compactMap { $0.near?.positions }
-      }
-      #expect(Set(lengths(equal)) == [20] && Set(lengths(spread)).count > 1)
-      #expect(lengths(spread).reduce(0, +) <= 20 * spread.mappedUnits)
-      #expect(spread.mappedUnits == equal.mappedUnits && spread.kvBytes <= equal.kvBytes)
-      #expect(spread.divergence != equal.divergence)
-      let journal = try Data(contentsOf: URL(fileURLWithPath: folder.file("journal")))
-      let again = try run(ratio, spreads: true)
-      #expect(again.plan == spread.plan && again.divergence == spread.divergence)
-      #expect(try Data(contentsOf: URL(fileURLWithPath: folder.file("journal"))) == journal)
+    func journal() throws -> Data { try Data(contentsOf: URL(fileURLWithPath: folder.file("journal"))) }
+    func lengths(_ result: CalibrationResult) -> [Int?] { result.plan.units.joined().map { $0.near?.positions } }
+    let half = try run(0.5)
+    #expect(half.droppedKeys >= 0.5 && half.droppedKeys < 0.6)
+    #expect(Set(lengths(half)).count > 1 && half.divergence > 0 && half.expectedDivergence == nil)
+    let kept = lengths(half).reduce(0) { $0 + ($1.map { $0 + 2 } ?? 48) }
+    #expect(abs(half.droppedKeys - (1 - Double(kept) / (6 * 48))) < 1e-9)
+    let measured = try journal()
+    let again = try run(0.5)
+    #expect(again.plan == half.plan && again.divergence == half.divergence)
+    #expect(try journal() == measured)
+    // 8 positions and 2 sinks are kept at least.
+    let all = try run(1)
+    #expect(all.droppedKeys >= 1 - 10.0 / 48 && all.droppedKeys < 1 - 8.0 / 48)
+    #expect(zip(lengths(half), lengths(all)).allSatisfy { $0 ?? 48 >= $1 ?? 48 })
+    let windows = try Self.calibration(Self.options(), journal: folder.file("x")).keptBackWindows.count
+    #expect(try journal().count(where: { $0 == 10 }) == measured.count(where: { $0 == 10 }) + windows)
+    let none = try run(0)
+    #expect(none.droppedKeys == 0 && none.plan.mappedUnits.isEmpty && none.divergence == 0)
+    #expect(none.kvBytes == none.unmappedKVBytes)
+  }
+
+  @Test func budgetsOfWindowsAreKept() throws {
+    let folder = try TemporaryFolder()
+    func run(_ budget: CalibrationOptions.Budget) throws -> CalibrationResult {
+      let options = Self.options { ($0.choice, $0.far, $0.budget) = (.windows, .nothing, budget) }
+      return try Self.calibration(options, journal: folder.file("journal")).run()
     }
+    let (half, all) = (try run(.ratio(0.5)), try run(.ratio(1)))
+    #expect(all.divergence > half.divergence)
+    let bytes = try run(.bytes(half.kvBytes))
+    #expect(bytes.kvBytes <= half.kvBytes && bytes.droppedKeys <= half.droppedKeys)
+    #expect(try run(.bytes(1 << 30)).droppedKeys == 0)
+    #expect(throws: CalibrationError.self) { try run(.bytes(1)) }
+    let some = try run(.divergence(half.divergence))
+    #expect(some.divergence <= half.divergence && some.droppedKeys > 0.4)
+    #expect(try run(.divergence(all.divergence)).plan == all.plan)
+    #expect(try run(.divergence(1e-30)).droppedKeys == 0)
   }
 
   @Test func divergenceBudgetsAreKept() throws {

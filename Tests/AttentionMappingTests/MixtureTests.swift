@@ -215,25 +215,40 @@ extension MixtureProblem {
 }
 
 @Suite struct WindowSpreadTests {
-  @Test(arguments: 1...40) func lengthsKeepToTheAverage(count: Int) {
+  @Test(arguments: 1...40) func unitsKeepTheAverage(count: Int) {
     var random = SeededGenerator(seed: UInt64(count))
     let costs = (0..<count).map { _ in Double.random(in: 0..<1, using: &random) * .random(in: 0..<1, using: &random) }
-    for mean in [1, 16, 17, 64, 500] {
-      let lengths = WindowSpread.lengths(costs: costs, mean: mean)
-      let sum = lengths.reduce(0, +)
-      #expect(sum <= mean * count && lengths.allSatisfy { (min(16, mean)...4 * mean).contains($0) })
-      // All is given away that can be, but for what is lost to rounding.
-      #expect(sum > mean * count - 2 * count || count < 4, "\(lengths)")
-      for (a, b) in zip(costs.indices, costs.indices.dropFirst()) where costs[a] < costs[b] {
-        #expect(lengths[a] <= lengths[b])
-      }
+    let spread = WindowSpread(measured: costs, context: 1_024, shortest: 20)
+    for mean in [20.0, 21, 68, 512, 800, 1_024] {
+      let kept = spread.kept(mean: mean)
+      let sum = kept.reduce(0) { $0 + ($1 ?? 1_024) }
+      #expect(sum <= Int(mean) * count && kept.allSatisfy { $0 ?? 1_024 >= 20 })
+      // All is given away but for what is lost to whole positions, and to a unit that cannot keep nearly all.
+      #expect(sum >= Int(mean) * count - count - 1_024 / 8, "\(kept)")
+      #expect(mean < 1_024 || kept.allSatisfy { $0 == nil })
     }
   }
 
-  @Test func lengthsGoByTheRootOfTheCost() {
-    #expect(WindowSpread.lengths(costs: [0, 0.01, 0.04, 0.09, 0.16], mean: 80) == [16, 38, 77, 115, 154])
-    #expect(WindowSpread.lengths(costs: [0.010, 0.011], mean: 64) == [47, 81])
-    #expect(WindowSpread.lengths(costs: [0.5, 0.5], mean: 64) == [64, 64])
-    #expect(WindowSpread.lengths(costs: [], mean: 64) == [])
+  /// The sum of c (1 − w/C)² / w is least where its derivatives are the same.
+  @Test func unitsOfHigherCostKeepMore() {
+    // Of each cost 0.9 times 0.01 is taken for rounding.
+    let kept = WindowSpread(measured: [0.01, 0.013, 0.025, 0.073], context: 1_000, shortest: 10).kept(mean: 300)
+    let lengths = kept.map { Double($0 ?? 1_000) }
+    #expect(lengths == lengths.sorted() && lengths[0] > 10 && lengths[3] < 875)
+    let costs = [0.001, 0.004, 0.016, 0.064]
+    let slopes = zip(costs, lengths).map { $0 * (1 / ($1 * $1) - 1e-6) }
+    for slope in slopes { #expect(abs(slope / slopes[0] - 1) < 0.03, "\(slopes)") }
+  }
+
+  /// What rounding costs is the least that was measured up to a unit's layer.
+  @Test func roundingCostsNothing() {
+    let falling = WindowSpread(measured: [0.003, 0.002, 0.001], context: 1_000, shortest: 10).kept(mean: 300)
+    let lengths = falling.map { $0 ?? 1_000 }
+    #expect(lengths[0] > lengths[1] && lengths[1] > lengths[2])
+    let spread = WindowSpread(measured: [0.001, 0.002, 0.003], context: 1_000, shortest: 10).kept(mean: 300)
+    let others = spread.map { $0 ?? 1_000 }
+    #expect(others[1] > 2 * others[0] && others[2] > others[1])
+    #expect(WindowSpread(measured: [], context: 1_000, shortest: 10).kept(mean: 300) == [])
+    #expect(WindowSpread(measured: [0, 0], context: 1_000, shortest: 10).kept(mean: 300) == [300, 300])
   }
 }

@@ -120,6 +120,8 @@ struct CommandTests {
     (calibrate("x", "--ratio", "0.5", "--max-kl", "1"), 64, "found several"),
     (calibrate("x", "--near-window", "-1"), 64, "near-window"),
     (calibrate("x", "--sinks", "-1"), 64, "sinks"),
+    (calibrate("x", "--near-window", "0", "--choose", "windows"), 64, "choose: expected units without near windows"),
+    (calibrate("x", "--choose", "layers"), 64, "choose"),
     (calibrate("x", "--mixture", "0"), 64, "mixture"),
     (calibrate("x", "--tokens", "100"), 64, "tokens"),
     (calibrate("x", "--kv-budget", "-5"), 64, "kv-budget"),

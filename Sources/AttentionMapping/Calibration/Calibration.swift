@@ -3,7 +3,7 @@
 // already.
 //
 // Windows of the text have three parts to play: those kept back measure what a whole plan does, and are used for nothing
-// else; all others fit mixtures; the first few of these choose units, too.
+// else; all others fit mixtures; the first few of these choose windows or units, too.
 
 import Foundation
 import KindredAttention
@@ -30,13 +30,23 @@ public struct CalibrationOptions: Sendable, Hashable {
     case nothing
   }
 
+  /// What is chosen so that a budget is met.
+  public enum Choice: String, Sendable, CaseIterable, Codable {
+    /// The length of each unit's near window. All units are mapped, but for those whose window would reach (nearly)
+    /// across the context.
+    case windows
+    /// The units that are mapped, with near windows that are all alike or without any.
+    case units
+  }
+
   /// How much is mapped.
   public enum Budget: Sendable, Hashable {
-    /// A share of the units, 0 to 1: of the keys, what is not stored but for near windows.
+    /// 0 to 1: the share of keys that are not stored at the length of the context where windows are chosen, the share of
+    /// units that are mapped where units are.
     case ratio(Double)
-    /// Bytes of both models' caches for a sequence as long as the context: as few units as that takes.
+    /// Bytes of both models' caches for a sequence as long as the context: as little is mapped as that takes.
     case bytes(Int)
-    /// Mean divergence from the unmapped model on windows kept back, in nats: as many units as stay under it.
+    /// Mean divergence from the unmapped model on windows kept back, in nats: as much is mapped as stays under it.
     case divergence(Double)
   }
 
@@ -46,10 +56,10 @@ public struct CalibrationOptions: Sendable, Hashable {
   public var context = 1_024
   /// Small heads of one unit's mixture, at most.
   public var mixture = 4
-  /// The window of own keys; `nil` for pure mapping.
+  /// The window of own keys with which units are measured: that of all units where units are chosen, the least that
+  /// windows have on average where their lengths are. `nil` for pure mapping, which chooses units.
   public var near: NearWindow? = NearWindow(positions: 64, sinks: 4)
-  /// Whether units that cost more get longer windows and others shorter ones, which on average are as long as ``near``.
-  public var spreadsWindows = true
+  public var choice = Choice.windows
   /// What far positions borrow.
   public var far = Source.small
   public var granularity = Granularity.group
@@ -71,6 +81,10 @@ public struct CalibrationOptions: Sendable, Hashable {
       return "mixture: expected 1 to \(AttentionPlan.mixtureLimit) small heads, found \(mixture)"
     }
     if near == nil, far == .nothing { return "near-window: expected a window where nothing is borrowed, found none" }
+    if choice == .windows, near == nil { return "choose: expected units without near windows, found windows" }
+    if choice == .windows, far == .layer {
+      return "choose: expected units where far positions borrow from layers that are not mapped, found windows"
+    }
     if let near {
       if near.positions < 1 { return "near-window: expected at least 1 position, found \(near.positions)" }
       if near.sinks < 0 { return "sinks: expected at least 0 positions, found \(near.sinks)" }
@@ -100,13 +114,15 @@ public struct CalibrationProgress: Sendable {
 /// A plan and what was measured of it.
 public struct CalibrationResult: Sendable {
   public var plan: AttentionPlan
+  /// The share of the large model's keys that a sequence as long as the context does not store.
+  public var droppedKeys: Double
   /// Units that are mapped, and all units.
   public var mappedUnits: Int
   public var unitCount: Int
   /// Mean KL divergence from the unmapped model on windows kept back, in nats.
   public var divergence: Double
-  /// The KL that was expected from the measurements that chose the units, on the text that chose them; `nil` where all
-  /// units are mapped, without a choice.
+  /// The KL that was expected from the measurements that chose the units, on the text that chose them; `nil` where
+  /// none were chosen.
   public var expectedDivergence: Double?
   /// The factor on perplexity on windows kept back.
   public var perplexityFactor: Double
@@ -227,7 +243,7 @@ public struct Calibration<B: Backend> {
     return count
   }
 
-  /// Windows that choose units: an eighth, the first ones, but at least one of each text where enough are left to fit.
+  /// Windows of text that choose lengths or units: an eighth, the first ones, but at least one of each text where enough are left to fit.
   package var choosingWindows: [Int] {
     Array(0..<min(max(windows.count / 8, textCount), windows.count - keptBackWindows.count))
   }
@@ -300,22 +316,28 @@ public struct Calibration<B: Backend> {
 
   // MARK: Plans
 
-  /// Whether units have near windows of different lengths.
-  package var spreadsWindows: Bool { options.near != nil && options.spreadsWindows }
+  /// Units that are mapped.
+  package struct Selection: Equatable {
+    package var units: [Int]
+    /// Positions of the near window of each; those of the options where `nil`.
+    package var lengths: [Int]?
+
+    package init(_ units: [Int], lengths: [Int]? = nil) {
+      self.units = units
+      self.lengths = lengths
+    }
+  }
 
   /// The plan in which some units are mapped.
   ///
-  /// - Parameters:
-  ///   - mapped: the units.
-  ///   - fits: the mixtures of all units.
-  ///   - lengths: positions of the near window of each of `mapped`; those of the options where `nil`.
-  package func plan(_ mapped: [Int], fits: [[MixtureFit]], lengths: [Int]? = nil) -> AttentionPlan {
+  /// - Parameter fits: the mixtures of all units.
+  package func plan(_ mapped: Selection, fits: [[MixtureFit]]) -> AttentionPlan {
     var plan = AttentionPlan.own(
       layers: pair.large.configuration.layerCount, kvHeads: pair.large.configuration.attention.kvHeads)
     // Lower layers first: those above borrow from what keeps its keys. Units are in the order of layers.
-    for (place, unit) in mapped.enumerated().sorted(by: { $0.element < $1.element }) {
+    for (place, unit) in mapped.units.enumerated().sorted(by: { $0.element < $1.element }) {
       var near = options.near
-      if let lengths { near?.positions = lengths[place] }
+      if let lengths = mapped.lengths { near?.positions = lengths[place] }
       let layer = units[unit].layer
       for group in units[unit].groups {
         plan.units[layer][group] = .mapped(near: near, far: far(layer: layer, group: group, plan, fits: fits))
@@ -351,8 +373,8 @@ public struct Calibration<B: Backend> {
   private var fitWork: Double { pair.small == nil ? 0 : 2.5 * Double(windows.count - keptBackWindows.count) }
 
   private var expectedWork: Double {
-    // Units that are all mapped are measured for the lengths of their windows alone.
-    let wanted = expectedUnits < units.count ? expectedUnits : spreadsWindows ? 1 : 0
+    // Windows are chosen after one round, and of all units there is nothing to choose.
+    let wanted = options.choice == .windows ? 1 : expectedUnits < units.count ? expectedUnits : 0
     let rounds = UnitQueue.rounds(units: units.count, wanted: wanted)
     let choiceWork = rounds.reduce(0) { $0 + roundWork(candidates: $1) }
     return fitWork + choiceWork + Double(keptBackWindows.count) * 2.5

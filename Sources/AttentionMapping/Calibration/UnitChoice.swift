@@ -1,13 +1,15 @@
-// Choosing units by measurement: in rounds, each of which measures units beside those that are chosen already and then
-// takes the best few (`UnitQueue`).
+// Choosing by measurement: units in rounds, each of which measures units beside those that are chosen already and then
+// takes the best few (`UnitQueue`); lengths of near windows by what each unit costs alone (`WindowSpread`).
 
 import Foundation
 import KindredAttention
 import KindredCompute
 import KindredTransformer
 
-/// The part of a calibration that chooses units, given their mixtures.
+/// The part of a calibration that chooses lengths or units, given the units' mixtures.
 package struct UnitChoice<B: Backend> {
+  package typealias Selection = Calibration<B>.Selection
+
   package let calibration: Calibration<B>
   package let fits: [[MixtureFit]]
   package let meter: WorkMeter
@@ -16,18 +18,73 @@ package struct UnitChoice<B: Backend> {
   private var unitCount: Int { calibration.units.count }
 
   package func choose() throws -> CalibrationResult {
+    switch calibration.options.choice {
+    case .windows: try chooseWindows()
+    case .units: try chooseUnits()
+    }
+  }
+
+  // MARK: Lengths of windows
+
+  /// The fewest positions of a window, sinks aside, that is shortened in favour of others.
+  private static var shortestWindow: Int { 16 }
+  /// The steps between nothing and all in which a limit of the divergence is approached.
+  private static var steps: Int { 32 }
+
+  private func chooseWindows() throws -> CalibrationResult {
+    let (context, sinks, near) = (calibration.options.context, sinks, calibration.options.near?.positions ?? 0)
+    let spread = WindowSpread(
+      measured: try divergencesAlone(), context: context, shortest: min(near, Self.shortestWindow) + sinks)
+    // What is kept at least and at most.
+    let range = Double(near + sinks)...Double(context)
+    func selection(_ kept: Double) -> Selection {
+      let kept = spread.kept(mean: kept)
+      let units = kept.indices.filter { kept[$0] != nil }
+      return Selection(units, lengths: units.map { (kept[$0] ?? context) - sinks })
+    }
+    switch calibration.options.budget {
+    case .ratio(let ratio):
+      return try result(selection(max(range.lowerBound, (1 - ratio) * range.upperBound)))
+    case .bytes(let limit):
+      let least = bytes(selection(range.lowerBound))
+      guard least <= limit else { throw unreachable(limit, least: least) }
+      let most = (near + sinks...context).last { bytes(selection(Double($0))) <= limit }
+      return try result(selection(most.map(Double.init) ?? range.lowerBound))
+    case .divergence(let limit):
+      func kept(_ step: Int) -> Selection {
+        selection(range.lowerBound + (range.upperBound - range.lowerBound) * Double(step) / Double(Self.steps))
+      }
+      // In the last step nothing is mapped.
+      var (low, high) = (0, Self.steps)
+      while low < high {
+        let middle = (low + high) / 2
+        if try divergence(kept(middle)) <= limit { high = middle } else { low = middle + 1 }
+      }
+      return try result(kept(high))
+    }
+  }
+
+  private func unreachable(_ limit: Int, least: Int) -> CalibrationError {
+    CalibrationError(
+      description: "kv-budget: expected at least \(least) bytes, which mapping can reach for "
+        + "\(calibration.options.context) tokens in both models, found \(limit)")
+  }
+
+  private var sinks: Int { calibration.options.near?.sinks ?? 0 }
+
+  // MARK: Units
+
+  private func chooseUnits() throws -> CalibrationResult {
     switch calibration.options.budget {
     case .ratio(let ratio):
       let count = try calibration.count(of: ratio)
       // Of all units there is nothing to choose.
-      return try result(count == unitCount ? (0..<count).map { ($0, nil) } : order(count))
+      return try count == unitCount ? result(Selection(Array(0..<count))) : result(order(count))
     case .bytes(let limit):
       let order = try order(unitCount)
-      guard let count = try (0...unitCount).first(where: { try bytes(order.prefix($0).map(\.unit)) <= limit }) else {
-        let least = try (0...unitCount).map { try bytes(order.prefix($0).map(\.unit)) }.min() ?? 0
-        throw CalibrationError(
-          description: "kv-budget: expected at least \(least) bytes, which mapping can reach for "
-            + "\(calibration.options.context) tokens in both models, found \(limit)")
+      func bytes(_ count: Int) -> Int { self.bytes(Selection(order.prefix(count).map(\.unit))) }
+      guard let count = (0...unitCount).first(where: { bytes($0) <= limit }) else {
+        throw unreachable(limit, least: (0...unitCount).map(bytes).min() ?? 0)
       }
       return try result(Array(order.prefix(count)))
     case .divergence(let limit):
@@ -36,13 +93,13 @@ package struct UnitChoice<B: Backend> {
   }
 
   /// A unit, and the KL expected with it and all before it where that was found.
-  package typealias Step = (unit: Int, divergence: Double?)
+  package typealias Step = (unit: Int, divergence: Double)
 
   /// The first `count` units in the order in which they are mapped.
   private func order(_ count: Int) throws -> [Step] {
     var queue = UnitQueue(units: unitCount)
     while queue.taken.count < count { try advance(&queue, by: count - queue.taken.count) }
-    return queue.steps
+    return queue.taken
   }
 
   /// One round: measures who comes next, and takes the best.
@@ -56,60 +113,49 @@ package struct UnitChoice<B: Backend> {
     var low = 0
     while !queue.waiting.isEmpty {
       try advance(&queue, by: unitCount)
-      guard try divergence(queue.taken.map(\.unit)) <= limit else { break }
+      guard try divergence(Selection(queue.taken.map(\.unit))) <= limit else { break }
       low = queue.taken.count
     }
-    let steps = queue.steps
+    let steps: [Step] = queue.taken
     var high = steps.count + (low == steps.count ? 1 : 0)
     while high - low > 1 {
       let middle = (low + high) / 2
-      if try divergence(steps.prefix(middle).map(\.unit)) <= limit { low = middle } else { high = middle }
+      if try divergence(Selection(steps.prefix(middle).map(\.unit))) <= limit { low = middle } else { high = middle }
     }
     return try result(Array(steps.prefix(low)))
   }
 
-  private func divergence(_ mapped: [Int]) throws -> Double { try keptBack(mapped, lengths(mapped)).divergence }
-
   private func result(_ steps: [Step]) throws -> CalibrationResult {
-    let mapped = steps.map(\.unit)
-    let lengths = try lengths(mapped)
-    let measured = try keptBack(mapped, lengths)
-    let unmapped = try keptBack([], nil)
+    try result(Selection(steps.map(\.unit)), expected: steps.last?.divergence ?? 0)
+  }
+
+  private func result(_ mapped: Selection, expected: Double? = nil) throws -> CalibrationResult {
+    let measured = try keptBack(mapped)
+    let unmapped = try keptBack(Selection([]))
+    let context = Double(calibration.options.context)
+    let plan = calibration.plan(mapped, fits: fits)
+    let all = plan.units.joined()
     return CalibrationResult(
-      plan: calibration.plan(mapped, fits: fits, lengths: lengths), mappedUnits: mapped.count,
-      unitCount: calibration.allUnits, divergence: measured.divergence,
-      expectedDivergence: steps.isEmpty ? 0 : steps[steps.count - 1].divergence,
-      perplexityFactor: exp(measured.nll - unmapped.nll), kvBytes: bytes(mapped, lengths),
-      unmappedKVBytes: bytes([], nil))
+      plan: plan, droppedKeys: 1 - Double(all.reduce(0) { $0 + keptKeys($1) }) / (context * Double(all.count)),
+      mappedUnits: mapped.units.count, unitCount: calibration.allUnits, divergence: measured.divergence,
+      expectedDivergence: expected, perplexityFactor: exp(measured.nll - unmapped.nll), kvBytes: bytes(mapped),
+      unmappedKVBytes: bytes(Selection([])))
   }
 
   // MARK: Measuring
 
-  /// The lengths of the near windows of some units, where they are not the same.
-  private func lengths(_ mapped: [Int]) throws -> [Int]? {
-    guard calibration.spreadsWindows, let near = calibration.options.near, !mapped.isEmpty else { return nil }
-    let costs = try mapped.map { try divergenceAlone($0) }
-    return WindowSpread.lengths(costs: costs, mean: near.positions)
+  /// What mapping each unit alone causes on the windows that choose.
+  private func divergencesAlone() throws -> [Double] {
+    try measurements(beside: [], candidates: Array(0..<unitCount)).divergences
   }
 
-  /// What mapping one unit causes on the windows that choose.
-  private func divergenceAlone(_ unit: Int) throws -> Double {
-    let windows = calibration.choosingWindows
-    func found(_ window: Int) -> Double? {
-      journal[CalibrationJournal.Measurement(window: window, units: [unit])]?.divergence
-    }
-    // A choice has begun with these measurements; where all units are mapped, none was needed.
-    if windows.contains(where: { found($0) == nil }) {
-      _ = try measurements(beside: [], candidates: Array(0..<unitCount))
-    }
-    return windows.reduce(0) { $0 + (found($1) ?? 0) } / Double(windows.count)
-  }
+  private func divergence(_ mapped: Selection) throws -> Double { try keptBack(mapped).divergence }
 
   /// Divergence and log-likelihood on windows kept back, on average.
-  private func keptBack(_ mapped: [Int], _ lengths: [Int]?) throws -> (divergence: Double, nll: Double) {
+  private func keptBack(_ mapped: Selection) throws -> (divergence: Double, nll: Double) {
     let windows = calibration.keptBackWindows
     let summaries = try windows.map { window in
-      try WindowMeasurement(self, window: window).summary(mapped, lengths)
+      try WindowMeasurement(self, window: window).summary(mapped)
     }
     return (
       summaries.reduce(0) { $0 + $1.divergence } / Double(windows.count),
@@ -133,8 +179,8 @@ package struct UnitChoice<B: Backend> {
         try meter.add(
           work, "measuring units beside \(base.count) of \(unitCount): \(number) of \(candidates.count)")
       }
-      let unmapped = try measurement.summary([])
-      let before = try measurement.summary(base)
+      let unmapped = try measurement.summary(Selection([]))
+      let before = try measurement.summary(Selection(base))
       total.baseDivergence += share * before.divergence
       let changes = summaries.map { Self.change($0, from: before, unmapped: unmapped) }
       let rows = Double(calibration.scoredRows.count)
@@ -165,20 +211,23 @@ package struct UnitChoice<B: Backend> {
 
   // MARK: Bytes
 
-  /// Bytes of both models' caches for a sequence as long as the context.
-  private func bytes(_ mapped: [Int]) throws -> Int { try bytes(mapped, lengths(mapped)) }
+  /// Positions of a sequence as long as the context whose keys a unit keeps.
+  private func keptKeys(_ attention: AttentionPlan.Unit) -> Int {
+    let context = calibration.options.context
+    return attention == .own ? context : attention.near.map { min(context, $0.positions + $0.sinks) } ?? 0
+  }
 
-  private func bytes(_ mapped: [Int], _ lengths: [Int]?) -> Int {
+  /// Bytes of both models' caches for a sequence as long as the context.
+  private func bytes(_ mapped: Selection) -> Int {
     let options = calibration.options
-    let plan = calibration.plan(mapped, fits: fits, lengths: lengths)
+    let plan = calibration.plan(mapped, fits: fits)
     let large = calibration.pair.large.configuration
     func bytes(_ shape: AttentionShape, type: KVType) -> Int {
       KVPageLayout.byteCount(headDimension: shape.headDimension, type: type, positions: options.context)
     }
     let unit = bytes(large.attention, type: options.kvType)
     let own = plan.units.joined().reduce(0) { total, attention in
-      let near = attention.near.map { min(options.context, $0.positions + $0.sinks) } ?? 0
-      let keys = attention == .own ? unit : unit / options.context * near
+      let keys = unit / options.context * keptKeys(attention)
       // Where far positions count nothing, their values are not stored.
       if case .mapped(_, .nothing) = attention { return total + 2 * keys }
       return total + keys + unit
@@ -203,32 +252,36 @@ private final class WindowMeasurement<B: Backend> {
 
   private var calibration: Calibration<B> { choice.calibration }
 
-  private func key(_ mapped: [Int], _ lengths: [Int]? = nil) -> CalibrationJournal.Measurement {
-    let order = mapped.indices.sorted { mapped[$0] < mapped[$1] }
+  private func key(_ mapped: Calibration<B>.Selection) -> CalibrationJournal.Measurement {
+    let order = mapped.units.indices.sorted { mapped.units[$0] < mapped.units[$1] }
     return CalibrationJournal.Measurement(
-      window: window, units: order.map { mapped[$0] }, lengths: lengths.map { lengths in order.map { lengths[$0] } })
+      window: window, units: order.map { mapped.units[$0] },
+      lengths: mapped.lengths.map { lengths in order.map { lengths[$0] } })
   }
 
   /// The models' state for the window, and the unmapped model's predictions.
   private func prepared() throws -> (run: WindowRun<B>, reference: ReferencePredictions<B>) {
     if let run, let reference { return (run, reference) }
     let run = try WindowRun(calibration.windows[window], pair: calibration.pair)
-    let state = try run.run(calibration.plan([], fits: choice.fits))
+    let unmapped = Calibration<B>.Selection([])
+    let state = try run.run(calibration.plan(unmapped, fits: choice.fits))
     let reference = ReferencePredictions(
       calibration.pair.large, state: state, tokens: run.tokens, rows: calibration.scoredRows)
-    if calibration.journal[key([])] == nil { try calibration.journal.note(reference.summary, of: key([])) }
+    if calibration.journal[key(unmapped)] == nil {
+      try calibration.journal.note(reference.summary, of: key(unmapped))
+    }
     self.run = run
     self.reference = reference
     return (run, reference)
   }
 
   /// With some units mapped.
-  func summary(_ mapped: [Int], _ lengths: [Int]? = nil) throws -> PredictionSummary {
-    let key = key(mapped, lengths)
+  func summary(_ mapped: Calibration<B>.Selection) throws -> PredictionSummary {
+    let key = key(mapped)
     if let found = calibration.journal[key] { return found }
     let (run, reference) = try prepared()
-    if mapped.isEmpty { return reference.summary }
-    let plan = calibration.plan(mapped, fits: choice.fits, lengths: lengths)
+    if mapped.units.isEmpty { return reference.summary }
+    let plan = calibration.plan(mapped, fits: choice.fits)
     let summary = reference.summarize(try run.run(plan))
     try calibration.journal.note(summary, of: key)
     try choice.meter.add(1, "measuring the plan")
@@ -243,7 +296,7 @@ private final class WindowMeasurement<B: Backend> {
   ) throws -> [PredictionSummary] {
     var hidden: [[Float]]?
     return try candidates.enumerated().map { number, candidate in
-      let mapped = base + [candidate]
+      let mapped = Calibration<B>.Selection(base + [candidate])
       if let found = calibration.journal[key(mapped)] {
         try progress(number + 1, false)
         return found
@@ -252,6 +305,7 @@ private final class WindowMeasurement<B: Backend> {
       let large = calibration.pair.large
       if hidden == nil {
         var inputs: [[Float]] = []
+        let base = Calibration<B>.Selection(base)
         let state = try run.run(calibration.plan(base, fits: choice.fits)) { state in
           inputs.append(large.backend.read(state.hidden, rows: 0..<run.tokens.count))
         }
@@ -269,10 +323,6 @@ private final class WindowMeasurement<B: Backend> {
       return summary
     }
   }
-}
-
-extension UnitQueue {
-  fileprivate var steps: [(unit: Int, divergence: Double?)] { taken.map { ($0.unit, $0.divergence) } }
 }
 
 extension AttentionPlan {
