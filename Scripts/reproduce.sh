@@ -24,7 +24,7 @@ data=${DATA:-../shared/data}
 large=${LARGE:-qwen2.5-coder-1.5b}
 small=${SMALL:-qwen2.5-coder-0.5b}
 if [ -z "${LARGE:-}${SMALL:-}" ]; then
-  plans=${PLANS-docs/results/plans/w64-30.json docs/results/plans/w64-50.json}
+  plans=${PLANS-docs/results/plans/keys-30.json docs/results/plans/keys-50.json}
 else
   plans=${PLANS:-}
 fi

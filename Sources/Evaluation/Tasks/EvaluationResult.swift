@@ -15,7 +15,7 @@ public struct Estimate: Sendable, Hashable, Encodable {
 
 /// What one method reached on a task. Keys of dictionaries are metrics.
 public struct MethodResult: Sendable, Hashable, Encodable {
-  /// As on the command line: `unmapped`, `small`, `paper:0.5`, `plan:w64-50.json`.
+  /// As on the command line: `unmapped`, `small`, `paper:0.5`, `plan:keys-50.json`.
   public var method: String
   public var scores: [String: Estimate]
   /// Scores less those of the unmapped model on the same items; empty for the unmapped model itself, and where it did

@@ -59,7 +59,7 @@ enum ReportFixtures {
       method("unmapped", scores: perplexity(10)), method("small", scores: perplexity(20), kvBytes: 430),
       method("paper:0.3", scores: perplexity(14.8), kvBytes: 1280),
       method("paper:0.5", scores: perplexity(16.1), kvBytes: 1180),
-      method("plan:w64-30.json", scores: perplexity(10.1), kvBytes: 1260),
+      method("plan:keys-30.json", scores: perplexity(10.1), kvBytes: 1260),
     ])
 
   static let needle = evaluation(

@@ -101,7 +101,7 @@ import Testing
     #expect(try claim("30% of the layers") == ["1.08×", "1.48× (1.47× to 1.49×)", "disagrees"])
     let reasons = try #require(reason("30% of the layers"))
     #expect(reasons.contains("0.850 against 0.954") && reasons.contains("2.00×"))
-    #expect(reasons.contains("plan:w64-30.json holds no more KV bytes and has 1.01×"))
+    #expect(reasons.contains("plan:keys-30.json holds no more KV bytes and has 1.01×"))
     // The plan holds more bytes than the recipe at 50%.
     #expect(reason("50% of the layers")?.contains("plan:") == false)
     #expect(try claim("Time per token").last == "disagrees")
