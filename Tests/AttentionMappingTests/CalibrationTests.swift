@@ -350,9 +350,11 @@ private struct Interruption: Error {}
 
   @Test func budgetsOfWindowsAreKept() throws {
     let folder = try TemporaryFolder()
-    func run(_ budget: CalibrationOptions.Budget) throws -> CalibrationResult {
-      let options = Self.options { ($0.choice, $0.far, $0.budget) = (.windows, .nothing, budget) }
-      return try Self.calibration(options, journal: folder.file("journal")).run()
+    func run(
+      _ budget: CalibrationOptions.Budget, far: CalibrationOptions.Source = .nothing
+    ) throws -> CalibrationResult {
+      let options = Self.options { ($0.choice, $0.far, $0.budget) = (.windows, far, budget) }
+      return try Self.calibration(options, journal: folder.file("\(far).journal")).run()
     }
     let (half, all) = (try run(.ratio(0.5)), try run(.ratio(1)))
     #expect(all.divergence > half.divergence)
@@ -360,6 +362,10 @@ private struct Interruption: Error {}
     #expect(bytes.kvBytes <= half.kvBytes && bytes.droppedKeys <= half.droppedKeys)
     #expect(try run(.bytes(1 << 30)).droppedKeys == 0)
     #expect(throws: CalibrationError.self) { try run(.bytes(1)) }
+    // Where the small model's cache is more than mapping saves, nothing is mapped.
+    let mapped = try run(.ratio(1), far: .small)
+    try #require(mapped.kvBytes > mapped.unmappedKVBytes)
+    #expect(try run(.bytes(mapped.unmappedKVBytes), far: .small).kvBytes == mapped.unmappedKVBytes)
     let some = try run(.divergence(half.divergence))
     #expect(some.divergence <= half.divergence && some.droppedKeys > 0.4)
     #expect(try run(.divergence(all.divergence)).plan == all.plan)

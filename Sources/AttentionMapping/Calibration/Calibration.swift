@@ -257,7 +257,7 @@ public struct Calibration<B: Backend> {
   public func run(progress: @escaping (CalibrationProgress) throws -> Void = { _ in }) throws -> CalibrationResult {
     let meter = WorkMeter(total: expectedWork, report: progress)
     let fits = try pair.small.map { try self.fits($0, meter) } ?? []
-    return try UnitChoice(calibration: self, fits: fits, meter: meter).choose()
+    return try PlanChoice(calibration: self, fits: fits, meter: meter).choose()
   }
 
   // MARK: Mixtures

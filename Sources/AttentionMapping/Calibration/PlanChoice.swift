@@ -7,7 +7,7 @@ import KindredCompute
 import KindredTransformer
 
 /// The part of a calibration that chooses lengths or units, given the units' mixtures.
-package struct UnitChoice<B: Backend> {
+package struct PlanChoice<B: Backend> {
   package typealias Selection = Calibration<B>.Selection
 
   package let calibration: Calibration<B>
@@ -46,10 +46,12 @@ package struct UnitChoice<B: Backend> {
     case .ratio(let ratio):
       return try result(selection(max(range.lowerBound, (1 - ratio) * range.upperBound)))
     case .bytes(let limit):
-      let least = bytes(selection(range.lowerBound))
-      guard least <= limit else { throw unreachable(limit, least: least) }
-      let most = (near + sinks...context).last { bytes(selection(Double($0))) <= limit }
-      return try result(selection(most.map(Double.init) ?? range.lowerBound))
+      let choices = near + sinks...context
+      func bytes(_ kept: Int) -> Int { self.bytes(selection(Double(kept))) }
+      guard let most = choices.last(where: { bytes($0) <= limit }) else {
+        throw unreachable(limit, least: choices.map(bytes).min() ?? 0)
+      }
+      return try result(selection(Double(most)))
     case .divergence(let limit):
       func kept(_ step: Int) -> Selection {
         selection(range.lowerBound + (range.upperBound - range.lowerBound) * Double(step) / Double(Self.steps))
@@ -240,12 +242,12 @@ package struct UnitChoice<B: Backend> {
 
 /// Measurements on one window; what the journal has is not measured again.
 private final class WindowMeasurement<B: Backend> {
-  private let choice: UnitChoice<B>
+  private let choice: PlanChoice<B>
   private let window: Int
   private var run: WindowRun<B>?
   private var reference: ReferencePredictions<B>?
 
-  init(_ choice: UnitChoice<B>, window: Int) {
+  init(_ choice: PlanChoice<B>, window: Int) {
     self.choice = choice
     self.window = window
   }
