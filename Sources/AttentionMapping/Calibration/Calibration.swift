@@ -1,6 +1,6 @@
 // Calibration: from text to a plan (`ALGORITHMS.md` §3 of the design). Mixtures are solved for every unit from sums over
-// sampled rows; units are then chosen by the divergence that mapping them causes, measured beside what is mapped
-// already.
+// sampled rows; the divergence that mapping units causes then says how long the near window of each is to be, or which
+// of them are mapped.
 //
 // Windows of the text have three parts to play: those kept back measure what a whole plan does, and are used for nothing
 // else; all others fit mixtures; the first few of these choose windows or units, too.
@@ -59,6 +59,7 @@ public struct CalibrationOptions: Sendable, Hashable {
   /// The window of own keys with which units are measured: that of all units where units are chosen, the least that
   /// windows have on average where their lengths are. `nil` for pure mapping, which chooses units.
   public var near: NearWindow? = NearWindow(positions: 64, sinks: 4)
+  /// What meets the budget; ``Choice/windows`` needs a near window and something else than lower layers to borrow from.
   public var choice = Choice.windows
   /// What far positions borrow.
   public var far = Source.small
@@ -243,7 +244,8 @@ public struct Calibration<B: Backend> {
     return count
   }
 
-  /// Windows of text that choose lengths or units: an eighth, the first ones, but at least one of each text where enough are left to fit.
+  /// Windows of text that choose lengths or units: an eighth, the first ones, but at least one of each text where enough
+  /// are left to fit.
   package var choosingWindows: [Int] {
     Array(0..<min(max(windows.count / 8, textCount), windows.count - keptBackWindows.count))
   }

@@ -32,11 +32,10 @@ package struct PlanChoice<B: Backend> {
   private static var steps: Int { 32 }
 
   private func chooseWindows() throws -> CalibrationResult {
-    let (context, sinks, near) = (calibration.options.context, sinks, calibration.options.near?.positions ?? 0)
+    guard let near = calibration.options.near else { preconditionFailure("options have a near window") }
+    let (context, sinks, least) = (calibration.options.context, near.sinks, near.positions + near.sinks)
     let spread = WindowSpread(
-      measured: try divergencesAlone(), context: context, shortest: min(near, Self.shortestWindow) + sinks)
-    // What is kept at least and at most.
-    let range = Double(near + sinks)...Double(context)
+      measured: try divergencesAlone(), context: context, shortest: min(near.positions, Self.shortestWindow) + sinks)
     func selection(_ kept: Double) -> Selection {
       let kept = spread.kept(mean: kept)
       let units = kept.indices.filter { kept[$0] != nil }
@@ -44,9 +43,9 @@ package struct PlanChoice<B: Backend> {
     }
     switch calibration.options.budget {
     case .ratio(let ratio):
-      return try result(selection(max(range.lowerBound, (1 - ratio) * range.upperBound)))
+      return try result(selection(max(Double(least), (1 - ratio) * Double(context))))
     case .bytes(let limit):
-      let choices = near + sinks...context
+      let choices = least...context
       func bytes(_ kept: Int) -> Int { self.bytes(selection(Double(kept))) }
       guard let most = choices.last(where: { bytes($0) <= limit }) else {
         throw unreachable(limit, least: choices.map(bytes).min() ?? 0)
@@ -54,7 +53,7 @@ package struct PlanChoice<B: Backend> {
       return try result(selection(Double(most)))
     case .divergence(let limit):
       func kept(_ step: Int) -> Selection {
-        selection(range.lowerBound + (range.upperBound - range.lowerBound) * Double(step) / Double(Self.steps))
+        selection(Double(least) + Double((context - least) * step) / Double(Self.steps))
       }
       // In the last step nothing is mapped.
       var (low, high) = (0, Self.steps)
@@ -71,8 +70,6 @@ package struct PlanChoice<B: Backend> {
       description: "kv-budget: expected at least \(least) bytes, which mapping can reach for "
         + "\(calibration.options.context) tokens in both models, found \(limit)")
   }
-
-  private var sinks: Int { calibration.options.near?.sinks ?? 0 }
 
   // MARK: Units
 
