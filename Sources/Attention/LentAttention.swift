@@ -92,7 +92,7 @@ public final class LentAttention<B: Backend> {
     let group = index.head / shape.groupSize
     var lender = LentHead<B>(
       query: record.query, logSumExp: record.logSumExp, shape: shape, type: store.type, head: index.head,
-      keys: store.segments(runs, layer: index.layer).map { $0.keys[group] })
+      keys: store.keyPages(runs, layer: index.layer, head: group))
     lender.tiles = isKeeping ? kept[index]?.tiles : nil
     return lender
   }

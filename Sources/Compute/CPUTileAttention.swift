@@ -6,8 +6,9 @@
 import CKindredKernels
 
 extension CPUBackend {
-  /// Rows of one lent head's tile that are worked on together.
-  private static let lentRows = 128
+  /// KV heads that one piece of work borrows for at most. The fewer they are, the more rows it has: packed keys and
+  /// values of a long context lie in no nearby cache, and every piece reads them once.
+  private static let mostBorrowers = 3
 
   /// Whether a segment's rows are many enough to be packed for, and its cache of a precision that 16 bits stand for.
   func isTiled(_ segment: AttentionSegment<Page>, type: KVType, dimension: Int) -> Bool {
@@ -80,18 +81,16 @@ extension CPUBackend {
       }
     }
     let packed = TilePages(sources, backend: self)
-    let mostBorrowers = KINDRED_TILE_QUERIES / Self.lentRows
-    let parts = request.loans.flatMap { loan in
-      stride(from: 0, to: loan.borrowers.count, by: mostBorrowers).map { start in
-        Loan(
-          lender: loan.lender,
-          borrowers: Array(loan.borrowers[start..<min(start + mostBorrowers, loan.borrowers.count)]))
+    let pieces = request.loans.flatMap { loan in
+      stride(from: 0, to: loan.borrowers.count, by: Self.mostBorrowers).flatMap { start in
+        let borrowers = Array(loan.borrowers[start..<min(start + Self.mostBorrowers, loan.borrowers.count)])
+        return Self.blocks(of: segments, rows: KINDRED_TILE_QUERIES / borrowers.count & ~31).map { block in
+          (block: block, loan: Loan(lender: loan.lender, borrowers: borrowers))
+        }
       }
     }
-    let blocks = Self.blocks(of: segments, rows: Self.lentRows)
-    pool.run(blocks.count * parts.count) { worker, item in
-      let block = blocks[item / parts.count]
-      let loan = parts[item % parts.count]
+    pool.run(pieces.count) { worker, item in
+      let (block, loan) = pieces[item]
       let segment = segments[block.segment]
       guard let keys = lentKeys[block.segment][ObjectIdentifier(loan.lender.keys[block.segment][0])] else { return }
       self.borrow(

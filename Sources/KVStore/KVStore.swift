@@ -79,6 +79,8 @@ public final class KVStore<B: Backend> {
   /// What is stored of one sequence.
   private struct Sequence {
     var length = 0
+    /// Whether another sequence has, or had, the same pages.
+    var isShared = false
     var keys: [[Stored]]  // [layer][KV head]
     var values: [[Stored]]  // [layer][KV head]
   }
@@ -118,6 +120,7 @@ public final class KVStore<B: Backend> {
   /// into it.
   public func fork(_ id: SequenceID) -> SequenceID {
     defer { nextID += 1 }
+    sequences[id]?.isShared = true
     sequences[nextID] = sequences[id]
     return nextID
   }
@@ -133,17 +136,25 @@ public final class KVStore<B: Backend> {
   /// - Throws: `ComputeError.outOfMemory`; the sequence then keeps its length.
   public func extend(_ id: SequenceID, to length: Int) throws(ComputeError) {
     guard let start = sequences[id]?.length, length > start else { return }
+    // Most tokens fit the pages that are there; to ask each unit would take time that counts in decode.
+    let isShared = sequences[id]?.isShared ?? false
+    if isShared || KVPageLayout.pageCount(length: start) < KVPageLayout.pageCount(length: length) {
+      try growPages(of: id, for: start..<length)
+    }
+    sequences[id]?.length = length
+  }
+
+  private func growPages(of id: SequenceID, for positions: Range<Int>) throws(ComputeError) {
     for layer in 0..<layerCount {
       for head in 0..<shape.kvHeads {
         if retention[layer][head].keys == .all {
-          try sequences[id]?.keys[layer][head].grow(for: start..<length, copy: backend.copyPage, makePage: makePage)
+          try sequences[id]?.keys[layer][head].grow(for: positions, copy: backend.copyPage, makePage: makePage)
         }
         if retention[layer][head].values == .all {
-          try sequences[id]?.values[layer][head].grow(for: start..<length, copy: backend.copyPage, makePage: makePage)
+          try sequences[id]?.values[layer][head].grow(for: positions, copy: backend.copyPage, makePage: makePage)
         }
       }
     }
-    sequences[id]?.length = length
   }
 
   /// Extends a sequence by positions with random keys and values, from -1 to 1 and the same in every page.
@@ -241,9 +252,14 @@ public final class KVStore<B: Backend> {
           window: window, keys: keys[head].blocks, values: dropsValues ? values[head].blocks : nil)
       }
       return AttentionSegment(
-        rows: run.rows, firstPosition: run.firstPosition, keys: keys.map(\.pages), values: values.map(\.pages),
+        rows: run.rows, firstPosition: run.firstPosition, keys: keys.map { $0.pages }, values: values.map { $0.pages },
         near: near)
     }
+  }
+
+  /// The pages of one KV head's keys, for each run of rows.
+  public func keyPages(_ runs: [SequenceRows], layer: Int, head: Int) -> [[B.Page]] {
+    runs.map { sequences[$0.sequence]?.keys[layer][head].pages ?? [] }
   }
 
   // MARK: Near windows
