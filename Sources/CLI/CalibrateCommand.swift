@@ -110,7 +110,7 @@ struct CalibrateCommand: ParsableCommand {
     if (small == nil) == (far == .small) {
       throw ValidationError(
         far == .small
-          ? "--small: expected a small model (-s) to borrow from, found none"
+          ? "--small: expected a small model (-s) to borrow from, or --far nothing, found neither"
           : "--small: expected none with --far \(far.rawValue), found one")
     }
     if small == nil, smallKVType != nil {
@@ -170,7 +170,7 @@ struct CalibrateCommand: ParsableCommand {
       "text": text.map { URL(fileURLWithPath: $0).lastPathComponent }.joined(separator: ", "),
       "options": "\(tokens) tokens in windows of \(context), chosen \(choice.rawValue), near windows of \(nearWindow) "
         + "and \(sinks) sinks, far \(far.rawValue), "
-        + "\(mixture) heads a mixture, unit \(unit.rawValue), seed \(seed)",
+        + (far == .small ? "\(mixture) heads a mixture, " : "") + "unit \(unit.rawValue), seed \(seed)",
       "keys dropped": "\((100 * result.droppedKeys).formatted(digits: 1))% at \(context) tokens",
       "divergence": "\(result.divergence.formatted(digits: 5)) nats a token on windows kept back",
     ]

@@ -84,7 +84,9 @@ extension CPUBackend {
     let pieces = request.loans.flatMap { loan in
       stride(from: 0, to: loan.borrowers.count, by: Self.mostBorrowers).flatMap { start in
         let borrowers = Array(loan.borrowers[start..<min(start + Self.mostBorrowers, loan.borrowers.count)])
-        return Self.blocks(of: segments, rows: KINDRED_TILE_QUERIES / borrowers.count & ~31).map { block in
+        // Each borrower's rows are rounded up to 32 in the kernel's room for queries.
+        let rows = KINDRED_TILE_QUERIES / borrowers.count / 32 * 32
+        return Self.blocks(of: segments, rows: rows).map { block in
           (block: block, loan: Loan(lender: loan.lender, borrowers: borrowers))
         }
       }

@@ -126,7 +126,7 @@ struct CommandTests {
     (calibrate("x", "--tokens", "100"), 64, "tokens"),
     (calibrate("x", "--kv-budget", "-5"), 64, "kv-budget"),
     (calibrate("x", "--far", "layer"), 64, "expected none with --far layer"),
-    (["calibrate", "-m", tiny, "--text", "x", "-o", "x"], 64, "small model (-s) to borrow from"),
+    (["calibrate", "-m", tiny, "--text", "x", "-o", "x"], 64, "small model (-s) to borrow from, or --far nothing"),
     (["calibrate", "-m", tiny, "--far", "nothing", "--text", "x"], 64, "--output"),
     (["calibrate", "-m", tiny, "-s", tiny, "--text", "x"], 1, "beside which plans stand"),
     (["bench", "-m", tiny, "--recipe", "calibrated"], 64, "small model (-s) to borrow from"),
