@@ -31,8 +31,10 @@ enum {
   CHUNK_GROUPS = KINDRED_CHUNK_BLOCKS * BLOCK_GROUPS,
   /// Activation rows that share an unpacked chunk: 86 tiles of 6, 66 KB of sums.
   BLOCK_ROWS = 516,
-  /// How far ahead of its use a panel is fetched when it streams from memory, in bytes.
-  PREFETCH_AHEAD = 8192,
+  /// How far ahead of its use a panel that streams from memory is fetched, in bytes: into the second-level cache, which
+  /// takes more fetches at a time than the first, and from there into the first.
+  FETCH_AHEAD = 16384,
+  FETCH_NEAR = 4096,
 };
 
 /// A chunk of up to 8 blocks, unpacked: quants [block][vector t][half][64 bytes], scales [group][32 rows].
@@ -260,10 +262,13 @@ INLINE void fetch_lines(const uint8_t *p, size_t bytes) {
   for (size_t i = 0; i < bytes; i += KINDRED_VECTOR_BYTES) __builtin_prefetch(p + i);
 }
 
-/// Fetches the block PREFETCH_AHEAD bytes on.
+/// Fetches the blocks FETCH_AHEAD and FETCH_NEAR bytes on.
 INLINE void fetch_ahead(kindred_format f, const panel_chunk *chunk, size_t block) {
-  const uint8_t *ahead = chunk->packed + block * kindred_block_bytes(f) + PREFETCH_AHEAD;
-  UNROLL for (size_t i = 0; i < kindred_block_bytes(f); i += KINDRED_VECTOR_BYTES) __builtin_prefetch(ahead + i);
+  const uint8_t *packed = chunk->packed + block * kindred_block_bytes(f);
+  UNROLL for (size_t i = 0; i < kindred_block_bytes(f); i += KINDRED_VECTOR_BYTES) {
+    __builtin_prefetch(packed + FETCH_AHEAD + i, 0, 2);
+    __builtin_prefetch(packed + FETCH_NEAR + i);
+  }
 }
 
 /// Fetches what the next tile will read of its row `i`: it comes from the second-level cache, where hardware does not
