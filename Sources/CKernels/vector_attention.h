@@ -104,8 +104,8 @@ typedef struct {
   const uint8_t *next;
 } page;
 
-/// Fetches `next` where about its element `i` lies.
-INLINE void fetch(page p, size_t i) { __builtin_prefetch(p.next + cached_bytes(p.type, i)); }
+/// Fetches `next` where about its element `i` lies, into the second-level cache: the first is full of this page.
+INLINE void fetch(page p, size_t i) { __builtin_prefetch(p.next + cached_bytes(p.type, i), 0, 2); }
 
 /// The rows of a tile (queries, or weights of positions), how many there are, and where their results go.
 typedef struct {
