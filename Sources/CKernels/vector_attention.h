@@ -124,18 +124,21 @@ INLINE size_t queries_together(size_t left) { return left == 7 || left == 8 ? 4 
 INLINE void score_columns(size_t columns, size_t blocks, page keys, const float **rows, size_t first, size_t end,
                           const vf *scales, int shift, vf sums[][4 * KEY_VECTORS]) {
   for (size_t c = first; c < end; c++) {
+    // All keys before any query: with one element of one query at a time 16 registers are enough.
+    vf key[4 * KEY_VECTORS];
     UNROLL for (size_t v = 0; v < blocks * KEY_VECTORS; v++) {
       const size_t slot = v * LANES;
       const size_t element = (v / KEY_VECTORS * keys.d + c) * KINDRED_KEY_BLOCK + slot % KINDRED_KEY_BLOCK;
-      vf key;
       if (is_blocks(keys.type)) {
         const uint8_t *quants = key_quant(keys.type, blocks_at(keys.type, keys.elements, keys.d, slot, c), slot, c);
-        key = scales[v] * cached_quants(keys.type, quants, shift);
+        key[v] = scales[v] * cached_quants(keys.type, quants, shift);
       } else {
-        key = widen(keys.type, keys.elements, element);
+        key[v] = widen(keys.type, keys.elements, element);
       }
       fetch(keys, element);
-      UNROLL for (size_t i = 0; i < columns; i++) sums[i][v] = fused((vf)rows[i][c], key, sums[i][v]);
+    }
+    UNROLL for (size_t i = 0; i < columns; i++) {
+      UNROLL for (size_t v = 0; v < blocks * KEY_VECTORS; v++) sums[i][v] = fused((vf)rows[i][c], key[v], sums[i][v]);
     }
   }
 }
@@ -225,19 +228,21 @@ INLINE void accumulate_positions(size_t columns, size_t vectors, page values, co
                                  size_t begin, size_t end, float scales[][KINDRED_KEY_BLOCK], size_t offset,
                                  vf sums[][VALUE_VECTORS]) {
   for (size_t j = begin; j < end; j++) {
+    vf value[VALUE_VECTORS];
     UNROLL for (size_t v = 0; v < vectors; v++) {
       const size_t c = first + v * LANES;
-      vf value;
       if (is_blocks(values.type)) {
         const uint8_t *blocks = blocks_at(values.type, values.elements, values.d, begin, c);
         const uint8_t *quants = value_quant(values.type, blocks, j - begin, c);
-        value = (vf)scales[v / BLOCK_VECTORS][j - begin] *
-                cached_quants(values.type, quants, quant_shift(values.type, offset + v * LANES));
+        value[v] = (vf)scales[v / BLOCK_VECTORS][j - begin] *
+                   cached_quants(values.type, quants, quant_shift(values.type, offset + v * LANES));
       } else {
-        value = widen(values.type, values.elements, j * values.d + c);
+        value[v] = widen(values.type, values.elements, j * values.d + c);
       }
       fetch(values, j * values.d + c);
-      UNROLL for (size_t i = 0; i < columns; i++) sums[i][v] = fused((vf)rows[i][j], value, sums[i][v]);
+    }
+    UNROLL for (size_t i = 0; i < columns; i++) {
+      UNROLL for (size_t v = 0; v < vectors; v++) sums[i][v] = fused((vf)rows[i][j], value[v], sums[i][v]);
     }
   }
 }
