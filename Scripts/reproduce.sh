@@ -116,8 +116,8 @@ if [ "$mode" = quick ]; then
   analyze strategies --max-windows 1 --strategy back --strategy most-similar --ratio 0.3 --ratio 0.5  # Fig. 11
   evaluate perplexity "unmapped,small,paper:0.1,paper:0.3,paper:0.5,random:0.3$planned" \
     --data "$wiki" --max-windows 2                                                # Fig. 5, Table 4
-  evaluate mmlu "unmapped,small,paper:0.3,paper:0.5" --data "$data/mmlu" --limit 8
-  evaluate hotpotqa "unmapped,paper:0.3" --data "$data/hotpotqa/hotpot_train_100.json" --limit 3
+  evaluate mmlu "unmapped,small,paper:0.3,paper:0.5" --data "$data/mmlu" --limit 4
+  evaluate hotpotqa "unmapped,paper:0.3" --data "$data/hotpotqa/hotpot_train_100.json" --limit 2
   for name in paper-multi-user paper-long-context; do                             # Table 3
     scenario $name "$large" "$small" --scale 0.125 --repeat 2
     scenario $name random:qwen2-72b:layers=2 random:qwen2-0.5b --scale 0.125 --repeat 2

@@ -31,12 +31,12 @@ enum {
   CHUNK_GROUPS = KINDRED_CHUNK_BLOCKS * BLOCK_GROUPS,
   /// Activation rows that share an unpacked chunk: 86 tiles of 6, 66 KB of sums.
   BLOCK_ROWS = 516,
-  /// A panel that streams from memory is fetched this far ahead of its use into the first-level cache, in bytes, and
-  /// long before that into the second, which takes more fetches at a time: lines of FETCHED_PAGES pages by turns, since
-  /// the processor follows each page's reads by itself.
-  FETCH_NEAR = 2048,
+  /// A panel that streams from memory is fetched twice. First into the second-level cache, which takes more fetches at
+  /// a time than the first: lines of so many pages of memory by turns, since the processor follows each by itself.
   FETCHED_PAGES = 4,
-  PAGE_BYTES = 4096,
+  MEMORY_PAGE = 4096,
+  /// Then from there into the first-level cache, so many bytes ahead of its use.
+  FETCH_NEAR = 2048,
 };
 
 /// A chunk of up to 8 blocks, unpacked: quants [block][vector t][half][64 bytes], scales [group][32 rows].
@@ -264,14 +264,15 @@ INLINE void fetch_lines(const uint8_t *p, size_t bytes) {
   for (size_t i = 0; i < bytes; i += KINDRED_VECTOR_BYTES) __builtin_prefetch(p + i);
 }
 
-/// Fetches what is read FETCH_NEAR bytes after a block, and as many lines of the FETCHED_PAGES pages after this many.
+/// Fetches, for each line of a block, one of the FETCHED_PAGES pages after those in which it lies, and the line
+/// FETCH_NEAR bytes on.
 INLINE void fetch_ahead(kindred_format f, const panel_chunk *chunk, size_t block) {
-  const uintptr_t together = FETCHED_PAGES * PAGE_BYTES;
+  const uintptr_t together = FETCHED_PAGES * MEMORY_PAGE;
   const uint8_t *packed = chunk->packed + block * kindred_block_bytes(f);
   UNROLL for (size_t i = 0; i < kindred_block_bytes(f); i += KINDRED_VECTOR_BYTES) {
     const uintptr_t here = (uintptr_t)packed + i, line = here % together / KINDRED_VECTOR_BYTES;
     const uintptr_t next = here / together * together + together;
-    const uintptr_t turn = line % FETCHED_PAGES * PAGE_BYTES + line / FETCHED_PAGES * KINDRED_VECTOR_BYTES;
+    const uintptr_t turn = line % FETCHED_PAGES * MEMORY_PAGE + line / FETCHED_PAGES * KINDRED_VECTOR_BYTES;
     __builtin_prefetch((const void *)(next + turn), 0, 2);
     __builtin_prefetch(packed + i + FETCH_NEAR);
   }
