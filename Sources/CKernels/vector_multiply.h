@@ -265,7 +265,7 @@ INLINE void fetch_lines(const uint8_t *p, size_t bytes) {
 }
 
 /// Fetches, for each line of a block, one of the FETCHED_PAGES pages after those in which it lies, and the line
-/// FETCH_NEAR bytes on.
+/// FETCH_NEAR bytes on. Computed as pointers, the same addresses were slower (docs/SPEED.md).
 INLINE void fetch_ahead(kindred_format f, const panel_chunk *chunk, size_t block) {
   const uintptr_t together = FETCHED_PAGES * MEMORY_PAGE;
   const uint8_t *packed = chunk->packed + block * kindred_block_bytes(f);
