@@ -87,7 +87,10 @@ static void read_activations(const kindred_activations *a, bool quantised, size_
   }
   size_t start = i * ((a->columns + 63) / 64 * 64) + first;
   float scale = a->blocks[start / KINDRED_ACTIVATION_BLOCK].scale;
-  for (size_t k = 0; k < columns; k++) values[k] = scale * (float)a->quants[start + k];
+  for (size_t k = 0; k < columns; k++) {
+    int32_t quant = a->quants[start + k];
+    values[k] = scale * (float)(a->low ? 256 * quant + a->low[start + k] : quant);
+  }
 }
 
 /// Sums of a tile of activation rows with one panel, [rows][32], in rising order of columns.
@@ -141,23 +144,32 @@ static void multiply(kindred_type type, const void *panels, size_t panel_begin, 
 
 // MARK: Activations
 
-static void quantize(const float *x, size_t n, int8_t *quants, kindred_activation_block *blocks) {
+static void quantize(const float *x, size_t n, int8_t *quants, int8_t *low, kindred_activation_block *blocks) {
   size_t padded = (n + 63) / 64 * 64;
   memset(quants, 0, padded);
+  if (low) memset(low, 0, padded);
   for (size_t first = 0; first < padded; first += KINDRED_ACTIVATION_BLOCK) {
     float largest = 0;
     for (size_t k = first; k < first + KINDRED_ACTIVATION_BLOCK && k < n; k++)
       if (!(fabsf(x[k]) <= largest)) largest = isnan(largest) ? largest : fabsf(x[k]);
-    float scale = largest / 127;
+    float scale = largest / (low ? KINDRED_LARGEST_WIDE : 127);
     kindred_activation_block *block = blocks + first / KINDRED_ACTIVATION_BLOCK;
     *block = (kindred_activation_block){.scale = scale};
     // A scale of NaN or infinity makes every output NaN; a subnormal one has no reciprocal, and counts as 0.
     if (!(scale >= 0x1p-126f && scale <= 0x1p127f)) continue;
     float inverse = 1 / scale;
     for (size_t k = first; k < first + KINDRED_ACTIVATION_BLOCK && k < n; k++) {
-      quants[k] = (int8_t)nearbyintf(x[k] * inverse);
-      block->sum += quants[k];
-      block->halves[k / 16 % 2] += quants[k];
+      int32_t quant = (int32_t)nearbyintf(x[k] * inverse);
+      if (low) {
+        kindred_wide_quant wide = kindred_split(quant);
+        quants[k] = wide.high;
+        low[k] = wide.low;
+        quant = 256 * wide.high + wide.low;
+      } else {
+        quants[k] = (int8_t)quant;
+      }
+      block->sum += quant;
+      block->halves[k / 16 % 2] += quant;
     }
   }
 }

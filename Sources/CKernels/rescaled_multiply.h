@@ -14,7 +14,6 @@
 _Static_assert(!SIGNED_BYTES, "bytes of weights are the unsigned operand of the dot product");
 
 enum {
-  PANEL_VECTORS = KINDRED_PANEL_ROWS / LANES,
   /// What a weight of 0 becomes, and the largest distance from it.
   BYTE_ZERO = 128,
   BYTE_RANGE = 127,

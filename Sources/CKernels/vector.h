@@ -9,6 +9,7 @@
 //   KEY_BLOCKS     key blocks in a tile of 6 queries: 4, or 1 where registers are few
 //   VALUE_VECTORS  vectors of output in a tile of 6 queries
 //   SIGNED_BYTES   whether 8-bit quants are turned to signed before the dot product
+//   FEW_REGISTERS  whether the order of a product's steps must be kept lest registers run out
 //   run_length(bits) steps of `dot` that a `partial` can take, for quants of so many bits
 //   partial, begin, dot, finish: the integer dot product, see vector_multiply.h
 #ifndef KINDRED_VECTOR_H

@@ -1,11 +1,12 @@
 // Products of activations with packed weights, for every instruction set (see vector.h and panels.h).
 //
 // One body serves all formats: constant arguments select planes, scales and minimums, and inlining removes
-// the rest. A tile is up to 6 activation rows × 16 or 32 weight rows. Few rows (decode) read the panel
-// directly, unpacking in registers at the speed of memory; more rows unpack a chunk of 256 columns once, to
-// scratch in the first-level cache.
+// the rest. A tile is up to 6 activation rows of 8 bits, or 3 of 16, × 16 or 32 weight rows. Up to 3 rows of 16 bits
+// (decode) read the panel directly, unpacking in registers at the speed of memory; others unpack a chunk of 256 columns
+// once, to scratch in the first-level cache.
 //
-// Per block of 32 columns, with integer dot products of quants for each group of columns that share a scale:
+// Per block of 32 columns, with integer dot products of quants for each group of columns that share a scale (of 16-bit
+// activations, 256 times that of their high parts and that of their low parts):
 //   f = Σ over groups of dot · scale (+ minimum · Σ quants of a), sum = f · (scale of a) + sum
 // in rising order of groups and blocks, one rounding per product and fused sum. Both paths and all tiles run
 // this same sequence, which is what makes the result independent of the batch. Offsets of signed formats are
@@ -24,6 +25,10 @@
 enum {
   HALF_VECTORS = KINDRED_HALF_ROWS / LANES,
   TILE_VECTORS = TILE_HALVES * HALF_VECTORS,
+  PANEL_VECTORS = KINDRED_PANEL_ROWS / LANES,
+  /// Rows of int8 in a 16-bit activation, and 16-bit rows in the largest tile.
+  WIDE_PARTS = 2,
+  WIDE_TILE = LARGEST_TILE / WIDE_PARTS,
   TILE_WEIGHTS = TILE_HALVES * KINDRED_HALF_ROWS,
   HALVES = KINDRED_PANEL_ROWS / KINDRED_HALF_ROWS,
   /// Groups of 16 columns in a block and in a chunk.
@@ -136,16 +141,21 @@ INLINE void unpack_chunk(kindred_format f, panel_chunk chunk, unpacked_chunk *u)
 
 // MARK: Tiles
 
-/// What is constant in a tile's code: its activation rows, the format, and whether weights come as packed.
+/// What is constant in a tile's code: its activation rows, whether they have 16 bits, the format, whether weights come
+/// as packed, and the halves of a panel that the tile takes together.
 typedef struct {
   size_t columns;
+  bool wide;
   kindred_format format;
   bool direct;
+  size_t halves;
 } tile_kind;
+
+INLINE size_t vectors_of(tile_kind kind) { return kind.halves * HALF_VECTORS; }
 
 /// The rows of one tile: pointers to their quants and blocks at the chunk's first column.
 typedef struct {
-  const int8_t *quants[LARGEST_TILE];
+  const int8_t *quants[LARGEST_TILE], *low[LARGEST_TILE];
   const kindred_activation_block *blocks[LARGEST_TILE];
   /// Rows that exist; the tile may have more columns, which repeat the first row.
   size_t count;
@@ -163,6 +173,16 @@ INLINE int32_t group_sum(kindred_format f, const kindred_activation_block *block
   return f.scale_columns == KINDRED_BLOCK ? block->sum : block->halves[group];
 }
 
+/// Has the compiler compute `p` here. Left to itself it takes each vector of weights through all steps before the next
+/// one, and reads all quads of activations again for each from memory.
+INLINE void settle(partial *p) {
+#if defined(__x86_64__)
+  __asm__ volatile("" : "+x"(*p));
+#else
+  (void)p;
+#endif
+}
+
 INLINE vi quad(const int8_t *quants) {
   int32_t x;
   __builtin_memcpy(&x, quants, sizeof x);
@@ -173,7 +193,7 @@ INLINE vi quad(const int8_t *quants) {
 INLINE void tile_weights(tile_kind kind, const panel_chunk *chunk, place at, size_t t, vbytes *weights) {
   const kindred_format f = kind.format;
   const uint8_t *block = chunk->packed + at.block * kindred_block_bytes(f);
-  UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) {
+  UNROLL for (size_t v = 0; v < vectors_of(kind); v++) {
     size_t half = at.half + v / HALF_VECTORS, byte = v % HALF_VECTORS * VECTOR_BYTES;
     weights[v] = kind.direct ? quant_vector(f, block + half * kindred_half_bytes(f), (int)t, byte)
                              : load_bytes(&chunk->unpacked->quants[at.block][t][half][byte]);
@@ -182,27 +202,54 @@ INLINE void tile_weights(tile_kind kind, const panel_chunk *chunk, place at, siz
 
 /// Adds the integer dot products of one group to `dots`.
 INLINE void dot_group(tile_kind kind, const panel_chunk *chunk, place at, const tile_rows *rows,
-                      vi (*dots)[TILE_VECTORS]) {
+                      vi (*dots)[PANEL_VECTORS]) {
+  const size_t parts = kind.wide ? WIDE_PARTS : 1;
   const int bits = kind.format.low_bits + kind.format.high_bits;
   const size_t steps = KINDRED_BLOCK_VECTORS / groups_of(kind.format), first = at.group * steps;
   const size_t run = smaller(run_length(bits), steps);
-  UNROLL for (size_t begun = first; begun < first + steps; begun += run) {
-    partial partials[LARGEST_TILE][TILE_VECTORS];
-    UNROLL for (size_t i = 0; i < kind.columns; i++) {
-      UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) partials[i][v] = begin(dots[i][v]);
+  // Those of the high parts, and of the low ones or of all.
+  vi sums[WIDE_PARTS][LARGEST_TILE][PANEL_VECTORS];
+  UNROLL for (size_t i = 0; i < kind.columns; i++) {
+    UNROLL for (size_t v = 0; v < vectors_of(kind); v++) {
+      sums[parts - 1][i][v] = dots[i][v];
+      if (kind.wide) sums[0][i][v] = (vi)0;
     }
-    UNROLL for (size_t t = begun; t < begun + run; t++) {
-      vbytes weights[TILE_VECTORS];
-      tile_weights(kind, chunk, at, t, weights);
+  }
+  UNROLL for (size_t begun = first; begun < first + steps; begun += run) {
+    partial partials[WIDE_PARTS][LARGEST_TILE][PANEL_VECTORS];
+    UNROLL for (size_t part = 0; part < parts; part++) {
       UNROLL for (size_t i = 0; i < kind.columns; i++) {
-        vi quads = quad(rows->quants[i] + at.block * KINDRED_BLOCK + 4 * t);
-        UNROLL for (size_t v = 0; v < TILE_VECTORS; v++)
-          partials[i][v] = dot(bits, partials[i][v], weights[v], quads);
+        UNROLL for (size_t v = 0; v < vectors_of(kind); v++) partials[part][i][v] = begin(sums[part][i][v]);
       }
     }
-    UNROLL for (size_t i = 0; i < kind.columns; i++) {
-      UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) dots[i][v] = finish(dots[i][v], partials[i][v]);
+    UNROLL for (size_t t = begun; t < begun + run; t++) {
+      vbytes weights[PANEL_VECTORS];
+      tile_weights(kind, chunk, at, t, weights);
+      UNROLL for (size_t part = 0; part < parts; part++) {
+        UNROLL for (size_t i = 0; i < kind.columns; i++) {
+          vi quads = quad((part == 0 ? rows->quants : rows->low)[i] + at.block * KINDRED_BLOCK + 4 * t);
+          UNROLL for (size_t v = 0; v < vectors_of(kind); v++)
+            partials[part][i][v] = dot(bits, partials[part][i][v], weights[v], quads);
+        }
+      }
+      if (kind.halves == HALVES && FEW_REGISTERS) {
+        UNROLL for (size_t part = 0; part < parts; part++) {
+          UNROLL for (size_t i = 0; i < kind.columns; i++) {
+            UNROLL for (size_t v = 0; v < vectors_of(kind); v++) settle(&partials[part][i][v]);
+          }
+        }
+      }
     }
+    UNROLL for (size_t part = 0; part < parts; part++) {
+      UNROLL for (size_t i = 0; i < kind.columns; i++) {
+        UNROLL for (size_t v = 0; v < vectors_of(kind); v++)
+          sums[part][i][v] = finish(sums[part][i][v], partials[part][i][v]);
+      }
+    }
+  }
+  UNROLL for (size_t i = 0; i < kind.columns; i++) {
+    UNROLL for (size_t v = 0; v < vectors_of(kind); v++)
+      dots[i][v] = sums[parts - 1][i][v] + (kind.wide ? sums[0][i][v] * 256 : (vi)0);
   }
 }
 
@@ -211,7 +258,7 @@ INLINE void group_scales(tile_kind kind, const panel_chunk *chunk, place at, vf 
   const kindred_format f = kind.format;
   const uint8_t *line = chunk->packed + at.block * kindred_block_bytes(f) + 2 * kindred_half_bytes(f);
   const size_t group = at.block * groups_of(f) + at.group;
-  UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) {
+  UNROLL for (size_t v = 0; v < vectors_of(kind); v++) {
     size_t row = at.half * KINDRED_HALF_ROWS + v * LANES;
     if (kind.direct) {
       row_scales(f, chunk->header, line, at.group, row, &scales[v], &minimums[v]);
@@ -224,20 +271,20 @@ INLINE void group_scales(tile_kind kind, const panel_chunk *chunk, place at, vf 
 
 /// Adds the product of one group to the sums of its block, which the first group begins.
 INLINE void multiply_group(tile_kind kind, const panel_chunk *chunk, place at, const tile_rows *rows,
-                           vf (*sums)[TILE_VECTORS]) {
+                           vf (*sums)[PANEL_VECTORS]) {
   const kindred_format f = kind.format;
   const int32_t offset = f.low_bits == 8 && SIGNED_BYTES ? 0 : f.offset;
-  vi dots[LARGEST_TILE][TILE_VECTORS];
-  vf scales[TILE_VECTORS], minimums[TILE_VECTORS];
+  vi dots[LARGEST_TILE][PANEL_VECTORS];
+  vf scales[PANEL_VECTORS], minimums[PANEL_VECTORS];
   UNROLL for (size_t i = 0; i < kind.columns; i++) {
     vi start = offset == 0 ? (vi)0 : (vi)group_sum(f, &rows->blocks[i][at.block], at.group) * -offset;
-    UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) dots[i][v] = start;
+    UNROLL for (size_t v = 0; v < vectors_of(kind); v++) dots[i][v] = start;
   }
   dot_group(kind, chunk, at, rows, dots);
   group_scales(kind, chunk, at, scales, minimums);
   UNROLL for (size_t i = 0; i < kind.columns; i++) {
     vf sum = (vf)group_sum(f, &rows->blocks[i][at.block], at.group);
-    UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) {
+    UNROLL for (size_t v = 0; v < vectors_of(kind); v++) {
       vf dot = __builtin_convertvector(dots[i][v], vf);
       if (at.group == 0) sums[i][v] = f.minimum ? fused(dot, scales[v], minimums[v] * sum) : dot * scales[v];
       else {
@@ -250,12 +297,12 @@ INLINE void multiply_group(tile_kind kind, const panel_chunk *chunk, place at, c
 
 /// Adds the product of one block to the tile's sums.
 INLINE void multiply_block(tile_kind kind, const panel_chunk *chunk, size_t block, size_t half, const tile_rows *rows,
-                           vf (*totals)[TILE_VECTORS]) {
-  vf sums[LARGEST_TILE][TILE_VECTORS];
+                           vf (*totals)[PANEL_VECTORS]) {
+  vf sums[LARGEST_TILE][PANEL_VECTORS];
   UNROLL for (size_t g = 0; g < groups_of(kind.format); g++)
     multiply_group(kind, chunk, (place){block, g, half}, rows, sums);
   UNROLL for (size_t i = 0; i < kind.columns; i++) {
-    UNROLL for (size_t v = 0; v < TILE_VECTORS; v++)
+    UNROLL for (size_t v = 0; v < vectors_of(kind); v++)
       totals[i][v] = fused(sums[i][v], (vf)rows->blocks[i][block].scale, totals[i][v]);
   }
 }
@@ -264,17 +311,18 @@ INLINE void fetch_lines(const uint8_t *p, size_t bytes) {
   for (size_t i = 0; i < bytes; i += KINDRED_VECTOR_BYTES) __builtin_prefetch(p + i);
 }
 
-/// Fetches, for each line of a block, one of the FETCHED_PAGES pages after those in which it lies, and the line
-/// FETCH_NEAR bytes on. Computed as pointers, the same addresses were slower (docs/SPEED.md).
+/// Fetches the lines FETCH_NEAR bytes on, and, for every FETCHED_PAGES lines of a block, and of a header before it, one
+/// of each of as many pages after those in which they lie.
 INLINE void fetch_ahead(kindred_format f, const panel_chunk *chunk, size_t block) {
-  const uintptr_t together = FETCHED_PAGES * MEMORY_PAGE;
+  const uintptr_t together = FETCHED_PAGES * MEMORY_PAGE, turn = FETCHED_PAGES * KINDRED_VECTOR_BYTES;
   const uint8_t *packed = chunk->packed + block * kindred_block_bytes(f);
-  UNROLL for (size_t i = 0; i < kindred_block_bytes(f); i += KINDRED_VECTOR_BYTES) {
-    const uintptr_t here = (uintptr_t)packed + i, line = here % together / KINDRED_VECTOR_BYTES;
-    const uintptr_t next = here / together * together + together;
-    const uintptr_t turn = line % FETCHED_PAGES * MEMORY_PAGE + line / FETCHED_PAGES * KINDRED_VECTOR_BYTES;
-    __builtin_prefetch((const void *)(next + turn), 0, 2);
+  const uintptr_t start = (uintptr_t)(block == 0 ? chunk->header : packed);
+  const uintptr_t end = (uintptr_t)packed + kindred_block_bytes(f);
+  UNROLL for (size_t i = 0; i < kindred_block_bytes(f); i += KINDRED_VECTOR_BYTES)
     __builtin_prefetch(packed + i + FETCH_NEAR);
+  for (uintptr_t here = (start + turn - 1) / turn * turn; here < end; here += turn) {
+    const uint8_t *next = (const uint8_t *)(here / together * together + together + here % together / FETCHED_PAGES);
+    UNROLL for (size_t page = 0; page < FETCHED_PAGES; page++) __builtin_prefetch(next + page * MEMORY_PAGE, 0, 2);
   }
 }
 
@@ -294,12 +342,12 @@ INLINE void fetch_next(const tile_rows *rows, size_t i, const float *sums) {
 /// Adds the product of a tile of rows with `halves` halves of the weight rows from `half`, over one chunk, to `sums`.
 INLINE void multiply_tile(tile_kind kind, const panel_chunk *chunk, size_t half, size_t halves, const tile_rows *rows,
                           float *sums) {
-  vf totals[HALVES / TILE_HALVES][LARGEST_TILE][TILE_VECTORS];
-  const size_t parts = halves / TILE_HALVES;
+  vf totals[HALVES][LARGEST_TILE][PANEL_VECTORS];
+  const size_t parts = halves / kind.halves;
   UNROLL for (size_t part = 0; part < parts; part++) {
     UNROLL for (size_t i = 0; i < kind.columns; i++) {
-      const float *row = sums + (i < rows->count ? i : 0) * KINDRED_PANEL_ROWS + part * TILE_WEIGHTS;
-      UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) totals[part][i][v] = load(row + v * LANES);
+      const float *row = sums + (i < rows->count ? i : 0) * KINDRED_PANEL_ROWS + part * kind.halves * KINDRED_HALF_ROWS;
+      UNROLL for (size_t v = 0; v < vectors_of(kind); v++) totals[part][i][v] = load(row + v * LANES);
     }
   }
   for (size_t b = 0; b < chunk->blocks; b++) {
@@ -307,13 +355,13 @@ INLINE void multiply_tile(tile_kind kind, const panel_chunk *chunk, size_t half,
     else fetch_lines(chunk->further + b * chunk->fetched, chunk->fetched);
     if (!kind.direct && kind.columns == LARGEST_TILE && b < LARGEST_TILE && half == 0) fetch_next(rows, b, sums);
     UNROLL for (size_t part = 0; part < parts; part++)
-      multiply_block(kind, chunk, b, half + part * TILE_HALVES, rows, totals[part]);
+      multiply_block(kind, chunk, b, half + part * kind.halves, rows, totals[part]);
   }
   UNROLL for (size_t part = 0; part < parts; part++) {
     UNROLL for (size_t i = 0; i < kind.columns; i++) {
       if (i < rows->count) {
-        float *row = sums + i * KINDRED_PANEL_ROWS + part * TILE_WEIGHTS;
-        UNROLL for (size_t v = 0; v < TILE_VECTORS; v++) store(row + v * LANES, totals[part][i][v]);
+        float *row = sums + i * KINDRED_PANEL_ROWS + part * kind.halves * KINDRED_HALF_ROWS;
+        UNROLL for (size_t v = 0; v < vectors_of(kind); v++) store(row + v * LANES, totals[part][i][v]);
       }
     }
   }
@@ -327,16 +375,19 @@ INLINE tile_rows rows_of_tile(size_t columns, const row_block *block, size_t fir
   rows.padded = block->padded;
   UNROLL for (size_t i = 0; i < columns; i++) {
     size_t row = block->first + first + (i < rows.count ? i : 0);
-    rows.quants[i] = a->quants + row * block->padded + chunk->first_block * KINDRED_BLOCK;
+    const size_t quant = row * block->padded + chunk->first_block * KINDRED_BLOCK;
+    rows.quants[i] = a->quants + quant;
+    rows.low[i] = a->low ? a->low + quant : NULL;
     rows.blocks[i] = a->blocks + row * (block->padded / KINDRED_BLOCK) + chunk->first_block;
   }
   return rows;
 }
 
 /// The tile of rows from `first` of the block, against all weight rows of a chunk.
-INLINE void multiply_tiles(size_t columns, kindred_format f, bool direct, const panel_chunk *chunk,
+INLINE void multiply_tiles(size_t columns, bool wide, kindred_format f, bool direct, const panel_chunk *chunk,
                            const row_block *block, size_t first) {
-  const tile_kind kind = {columns, f, direct};
+  // The sums of one row fit registers for all weight rows, which then meet each quad of activations together.
+  const tile_kind kind = {columns, wide, f, direct, direct && columns == 1 ? HALVES : TILE_HALVES};
   const tile_rows rows = rows_of_tile(columns, block, first, chunk);
   float *sums = block->sums + first * KINDRED_PANEL_ROWS;
   // What streams from memory is read in the order in which it lies there; otherwise fewer sums fit registers.
@@ -361,26 +412,32 @@ INLINE const uint8_t *chunk_end(kindred_format f, const panel_chunk *chunk) {
   return chunk->packed + chunk->blocks * kindred_block_bytes(f);
 }
 
-/// All rows of a block with one panel. A call of few rows reads the panel directly, others unpack it first.
+/// All rows of a block with one panel. A call of few rows of 16 bits reads the panel directly, others unpack it first.
 INLINE void multiply_panel_as(kindred_format f, const uint8_t *panel, const row_block *block) {
+  const bool wide = block->a->low != NULL;
+  const size_t tile = wide ? WIDE_TILE : LARGEST_TILE;
   unpacked_chunk unpacked;
   size_t blocks = block->a->columns / KINDRED_BLOCK;
   for (size_t first_block = 0; first_block < blocks; first_block += KINDRED_CHUNK_BLOCKS) {
     panel_chunk chunk = chunk_at(f, panel, first_block, blocks);
     chunk.unpacked = &unpacked;
     panel = chunk_end(f, &chunk);
-    if (block->rows <= LARGEST_TILE) {
-      WITH_TILE(block->rows, multiply_tiles, f, true, &chunk, block, 0);
+    if (wide && block->rows <= tile) {
+      if (block->rows == 1) multiply_tiles(1, true, f, true, &chunk, block, 0);
+      else if (block->rows == 2) multiply_tiles(2, true, f, true, &chunk, block, 0);
+      else multiply_tiles(WIDE_TILE, true, f, true, &chunk, block, 0);
       continue;
     }
     unpack_chunk(f, chunk, &unpacked);
     // The tiles share out the chunk after the next.
-    const size_t bytes = (size_t)(panel - chunk.header), tiles = (block->rows + LARGEST_TILE - 1) / LARGEST_TILE;
+    const size_t bytes = (size_t)(panel - chunk.header), tiles = (block->rows + tile - 1) / tile;
     const size_t lines = bytes / KINDRED_VECTOR_BYTES, steps = tiles * chunk.blocks;
     chunk.further = panel + bytes;
     chunk.fetched = (lines + steps - 1) / steps * KINDRED_VECTOR_BYTES;
-    for (size_t row = 0; row < block->rows; row += LARGEST_TILE) {
-      WITH_TILE(block->rows - row, multiply_tiles, f, false, &chunk, block, row);
+    for (size_t row = 0; row < block->rows; row += tile) {
+      if (wide && block->rows - row == 1) multiply_tiles(1, true, f, false, &chunk, block, row);
+      else if (wide) multiply_tiles(WIDE_TILE, true, f, false, &chunk, block, row);
+      else WITH_TILE(block->rows - row, multiply_tiles, false, f, false, &chunk, block, row);
       chunk.further += chunk.blocks * chunk.fetched;
       if (chunk.further >= panel + 2 * bytes) chunk.fetched = 0;
     }

@@ -134,7 +134,8 @@ static void rotate(float *x, size_t n, const float *cosines, const float *sines,
 }
 
 /// One block of 32 activations.
-INLINE void quantize_block(const float *x, int8_t *quants, kindred_activation_block *block) {
+/// One block of `quantize`; without `low`, which is then not written, of 8 bits.
+INLINE void quantize_block(const float *x, int8_t *quants, int8_t *low, kindred_activation_block *block) {
   enum { VECTORS = KINDRED_ACTIVATION_BLOCK / LANES };
   vf values[VECTORS];
   // The bits of |x| order as integers do, with NaN above infinity.
@@ -143,10 +144,11 @@ INLINE void quantize_block(const float *x, int8_t *quants, kindred_activation_bl
     values[v] = load(x + v * LANES);
     largest = __builtin_elementwise_max(largest, (vi)values[v] & 0x7fffffff);
   }
-  const float scale = kindred_float((uint32_t)__builtin_reduce_max(largest)) / 127;
+  const float scale = kindred_float((uint32_t)__builtin_reduce_max(largest)) / (low ? KINDRED_LARGEST_WIDE : 127);
   // A scale of NaN or infinity makes every output NaN; a subnormal one has no reciprocal, and counts as 0.
   if (!(scale >= 0x1p-126f && scale <= 0x1p127f)) {
     __builtin_memset(quants, 0, KINDRED_ACTIVATION_BLOCK);
+    if (low) __builtin_memset(low, 0, KINDRED_ACTIVATION_BLOCK);
     *block = (kindred_activation_block){.scale = scale};
     return;
   }
@@ -154,7 +156,15 @@ INLINE void quantize_block(const float *x, int8_t *quants, kindred_activation_bl
   vi totals[2] = {0, 0};
   for (int v = 0; v < VECTORS; v++) {
     vi rounded = __builtin_convertvector(__builtin_elementwise_roundeven(values[v] * inverse), vi);
-    vchar narrow = __builtin_convertvector(rounded, vchar);
+    vi high = rounded;
+    if (low) {
+      high = (rounded + 128) >> 8;
+      const vi rest = __builtin_elementwise_max(rounded - high * 256, (vi)-127);
+      rounded = high * 256 + rest;
+      vchar narrow = __builtin_convertvector(rest, vchar);
+      __builtin_memcpy(low + v * LANES, &narrow, sizeof narrow);
+    }
+    vchar narrow = __builtin_convertvector(high, vchar);
     __builtin_memcpy(quants + v * LANES, &narrow, sizeof narrow);
     totals[v * LANES / 16] += rounded;
   }
@@ -162,14 +172,14 @@ INLINE void quantize_block(const float *x, int8_t *quants, kindred_activation_bl
   *block = (kindred_activation_block){scale, first + last, {first, last}};
 }
 
-static void quantize(const float *x, size_t n, int8_t *quants, kindred_activation_block *blocks) {
+static void quantize(const float *x, size_t n, int8_t *quants, int8_t *low, kindred_activation_block *blocks) {
   size_t padded = (n + 63) / 64 * 64, k = 0;
   for (; k + KINDRED_ACTIVATION_BLOCK <= n; k += KINDRED_ACTIVATION_BLOCK)
-    quantize_block(x + k, quants + k, blocks + k / KINDRED_ACTIVATION_BLOCK);
+    quantize_block(x + k, quants + k, low ? low + k : NULL, blocks + k / KINDRED_ACTIVATION_BLOCK);
   for (; k < padded; k += KINDRED_ACTIVATION_BLOCK) {
     float rest[KINDRED_ACTIVATION_BLOCK] = {0};
     if (k < n) __builtin_memcpy(rest, x + k, (n - k) * sizeof *x);
-    quantize_block(rest, quants + k, blocks + k / KINDRED_ACTIVATION_BLOCK);
+    quantize_block(rest, quants + k, low ? low + k : NULL, blocks + k / KINDRED_ACTIVATION_BLOCK);
   }
 }
 

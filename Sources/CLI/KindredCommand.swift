@@ -4,7 +4,7 @@ import ArgumentParser
 import Foundation
 
 /// The version of the tool and the library.
-let kindredVersion = "0.1.1"
+let kindredVersion = "0.1.2"
 
 @main
 struct KindredCommand: AsyncParsableCommand {

@@ -1,9 +1,9 @@
 // Products of activations with packed weights on the processor.
 //
-// Rows meet quantised weights as int8, in one plane, or for products that ask for `ActivationPrecision.int16` in two:
-// the rounded values, and the rounded rest. Many rows, on instruction sets with matrix tiles, meet them as bf16, in two
-// planes again. From `manyRows` rows on, where arithmetic takes the time, one plane has to do in either form, and
-// weights may be rounded once more (`multiply_rescaled`). See docs/SPEED.md for accuracy and time.
+// Rows meet quantised weights as int8, or as int16 for products that ask for `ActivationPrecision.int16`. Many rows, on
+// instruction sets with matrix tiles, meet them as bf16, in two planes: the rounded values, and the rounded rest. From
+// `manyRows` rows on, where arithmetic takes the time, int8 or one plane has to do, and weights may be rounded once more
+// (`multiply_rescaled`). See docs/SPEED.md for accuracy and time.
 
 import CKindredKernels
 
@@ -11,12 +11,43 @@ extension CPUBackend {
   /// The forms of activations that kernels read, besides float.
   struct ActivationForms: OptionSet {
     let rawValue: Int
-    /// int8, and what rounding to int8 has left.
-    static let quants = ActivationForms(rawValue: 1)
-    static let restQuants = ActivationForms(rawValue: 2)
+    static let int8 = ActivationForms(rawValue: 1)
+    static let int16 = ActivationForms(rawValue: 2)
     /// bf16 tiles, and what rounding to bf16 has left.
     static let tiles = ActivationForms(rawValue: 4)
     static let restTiles = ActivationForms(rawValue: 8)
+  }
+
+  /// Rows of integers with the blocks of `kindred_activations`.
+  private final class Integers {
+    private let padded: Int
+    private let isWide: Bool
+    private let quants: AlignedBuffer, blocks: AlignedBuffer
+    /// The low parts of int16.
+    private let low: AlignedBuffer
+
+    init(rows: Int, padded: Int, isWide: Bool) throws(ComputeError) {
+      self.padded = padded
+      self.isWide = isWide
+      // Memory that nobody writes costs nothing.
+      quants = try AlignedBuffer(byteCount: rows * padded)
+      low = try AlignedBuffer(byteCount: isWide ? rows * padded : 0)
+      blocks = try AlignedBuffer(
+        byteCount: rows * padded / KINDRED_ACTIVATION_BLOCK * MemoryLayout<kindred_activation_block>.stride)
+    }
+
+    /// What lies from a column, a multiple of 64, of a row on.
+    func from(row: Int, column: Int) -> (
+      quants: UnsafeMutablePointer<Int8>, low: UnsafeMutablePointer<Int8>?,
+      blocks: UnsafeMutablePointer<kindred_activation_block>
+    ) {
+      let element = row * padded + column
+      return (
+        quants.pointer.assumingMemoryBound(to: Int8.self) + element,
+        isWide ? low.pointer.assumingMemoryBound(to: Int8.self) + element : nil,
+        blocks.pointer.assumingMemoryBound(to: kindred_activation_block.self) + element / KINDRED_ACTIVATION_BLOCK
+      )
+    }
   }
 
   /// Rows as float, and in the forms that products have asked for.
@@ -28,7 +59,8 @@ extension CPUBackend {
     var ready: ActivationForms = []
     /// The forms that products have asked for, by class of the number of rows.
     fileprivate var wanted: [ActivationForms] = [[], [], []]
-    private let values: AlignedBuffer, quants: AlignedBuffer, blocks: AlignedBuffer
+    private let values: AlignedBuffer
+    private let narrow: Integers, wide: Integers
     private let tiles: AlignedBuffer, restTiles: AlignedBuffer
     private var padded: Int { (columns + 63) & ~63 }
 
@@ -37,11 +69,8 @@ extension CPUBackend {
       self.columns = columns
       let padded = (columns + 63) & ~63
       values = try AlignedBuffer(byteCount: rows * columns * 4)
-      // [planes, rows] of padded int8 and padded / 32 blocks. Memory that nobody writes costs nothing.
-      quants = try AlignedBuffer(byteCount: rows * CPUBackend.planes * padded)
-      blocks = try AlignedBuffer(
-        byteCount: rows * CPUBackend.planes * padded / KINDRED_ACTIVATION_BLOCK
-          * MemoryLayout<kindred_activation_block>.stride)
+      narrow = try Integers(rows: rows, padded: padded, isWide: false)
+      wide = try Integers(rows: rows, padded: padded, isWide: true)
       // Whole tiles of rows.
       let tileRows = (rows + KINDRED_TILE_ROWS - 1) / KINDRED_TILE_ROWS * KINDRED_TILE_ROWS
       tiles = try AlignedBuffer(byteCount: tileRows * padded * 2)
@@ -53,28 +82,22 @@ extension CPUBackend {
       values.pointer.assumingMemoryBound(to: Float.self) + index * columns
     }
 
-    /// Makes forms of row `index` of `count` from its float values.
-    func make(_ forms: ActivationForms, row index: Int, of count: Int, with kernels: kindred_kernels) {
-      make(forms, of: self[row: index], columns: 0..<columns, row: index, of: count, with: kernels)
+    /// Makes forms of row `index` from its float values.
+    func make(_ forms: ActivationForms, row index: Int, with kernels: kindred_kernels) {
+      make(forms, of: self[row: index], columns: 0..<columns, row: index, with: kernels)
     }
 
-    /// Makes forms of some columns, from a multiple of 64 on, of row `index` of `count`.
+    /// Makes forms of some columns, from a multiple of 64 on, of row `index`.
     func make(
       _ forms: ActivationForms, of values: UnsafePointer<Float>, columns part: Range<Int>, row index: Int,
-      of count: Int, with kernels: kindred_kernels
+      with kernels: kindred_kernels
     ) {
-      if !forms.isDisjoint(with: [.quants, .restQuants]) {
-        let (quants, blocks) = quants(row: index, from: part.lowerBound)
-        kernels.quantize(values, part.count, quants, blocks)
-        if forms.contains(.restQuants) {
-          withUnsafeTemporaryAllocation(byteCount: part.count * 4, alignment: 64) { memory in
-            let rest = memory.baseAddress!.assumingMemoryBound(to: Float.self)
-            kindred_residual(values, part.count, quants, blocks, rest)
-            let (restQuants, restBlocks) = self.quants(row: count + index, from: part.lowerBound)
-            kernels.quantize(rest, part.count, restQuants, restBlocks)
-          }
-        }
+      func quantize(into integers: Integers) {
+        let (quants, low, blocks) = integers.from(row: index, column: part.lowerBound)
+        kernels.quantize(values, part.count, quants, low, blocks)
       }
+      if forms.contains(.int8) { quantize(into: narrow) }
+      if forms.contains(.int16) { quantize(into: wide) }
       if !forms.isDisjoint(with: [.tiles, .restTiles]) {
         kernels.pack_tile_row(
           values, part.lowerBound, part.count, columns, index, tiles.pointer.assumingMemoryBound(to: UInt16.self),
@@ -82,21 +105,10 @@ extension CPUBackend {
       }
     }
 
-    /// The quants and blocks of row `index`, counted over both planes, which stand one after the other.
-    private func quants(
-      row index: Int, from column: Int = 0
-    ) -> (quants: UnsafeMutablePointer<Int8>, blocks: UnsafeMutablePointer<kindred_activation_block>) {
-      let element = index * padded + column
-      return (
-        quants.pointer.assumingMemoryBound(to: Int8.self) + element,
-        blocks.pointer.assumingMemoryBound(to: kindred_activation_block.self) + element / KINDRED_ACTIVATION_BLOCK
-      )
-    }
-
-    /// The rows from `row` on as float and int8; all rows of the second plane follow those of the first.
-    func kernelView(from row: Int = 0) -> kindred_activations {
-      let (quants, blocks) = quants(row: row)
-      return kindred_activations(columns: columns, values: self[row: row], quants: quants, blocks: blocks)
+    /// The rows from `row` on as float and as int8 or int16.
+    func kernelView(_ forms: ActivationForms, from row: Int = 0) -> kindred_activations {
+      let (quants, low, blocks) = (forms.contains(.int16) ? wide : narrow).from(row: row, column: 0)
+      return kindred_activations(columns: columns, values: self[row: row], quants: quants, low: low, blocks: blocks)
     }
 
     /// The rows from `row`, a multiple of 16, on as bf16 tiles.
@@ -108,16 +120,12 @@ extension CPUBackend {
     }
   }
 
-  /// int8 rows that stand for a row of activations.
-  private static let planes = 2
   /// Rows from which products go through matrix tiles: a whole tile.
   private static let tiledRows = KINDRED_TILE_ROWS
-  /// Below, quantised weights, too, meet what rounding to int8 or bf16 has left, where a product asks for it: short
-  /// prompts stay that precise, and unpacking weights takes much of their time anyway.
+  /// Below, quantised weights meet int16 where a product asks for it, or what rounding to bf16 has left: short prompts
+  /// stay that precise, and unpacking weights takes much of their time anyway.
   public var manyRows: Int { Self.manyRows }
   private static let manyRows = 128
-  /// Sums of both planes of some panels: 16 KB.
-  private static let jointSums = 1 << 12
   /// Multiplications that are worth a piece of their own: about two microseconds.
   private static let smallestPiece = 1 << 18
   /// Panels that the dense kernel reads side by side for one row.
@@ -137,7 +145,7 @@ extension CPUBackend {
     let forms = output.wanted[Self.rowClass(rows)]
     forEachRow(rows) { row in
       body(row)
-      output.make(forms, row: row, of: rows, with: self.kernels)
+      output.make(forms, row: row, with: self.kernels)
     }
     output.ready = forms
   }
@@ -147,7 +155,7 @@ extension CPUBackend {
     let missing = forms.subtracting(input.ready)
     guard !missing.isEmpty else { return }
     input.wanted[Self.rowClass(rows)].formUnion(forms)
-    forEachRow(rows) { row in input.make(missing, row: row, of: rows, with: self.kernels) }
+    forEachRow(rows) { row in input.make(missing, row: row, with: self.kernels) }
     input.ready.formUnion(missing)
   }
 
@@ -162,7 +170,7 @@ extension CPUBackend {
     case .bf16: return isTiled ? [.tiles, .restTiles] : []
     default:
       if isTiled { return isPrecise ? [.tiles, .restTiles] : .tiles }
-      return isPrecise && product.precision == .int16 ? [.quants, .restQuants] : .quants
+      return isPrecise && product.precision == .int16 ? .int16 : .int8
     }
   }
 
@@ -227,10 +235,8 @@ extension CPUBackend {
     let first = part.rows.lowerBound
     if form.contains(.tiles) {
       multiplyTiles(input.tileView(form, from: first), part)
-    } else if !form.contains(.restQuants) {
-      multiply(input.kernelView(from: first), part)
     } else {
-      multiplyPlanesTogether(input, part)
+      multiply(input.kernelView(form, from: first), part)
     }
   }
 
@@ -244,7 +250,6 @@ extension CPUBackend {
     }
   }
 
-  /// Rows as one plane.
   private func multiply(_ view: kindred_activations, _ part: ProductPart) {
     let product = part.product
     let isRescaled = part.allRows >= Self.manyRows && product.roundsWeights && product.matrix.type.blockElements > 1
@@ -257,32 +262,6 @@ extension CPUBackend {
     }
   }
 
-  /// Both planes of all rows as rows of one call, which reads and unpacks weights once, some panels at a time.
-  private func multiplyPlanesTogether(_ input: Activations, _ part: ProductPart) {
-    let (product, matrix, rows) = (part.product, part.product.matrix, part.allRows)
-    // Panels whose sums stay in the first-level cache.
-    let group = max(1, min(part.panels.count, Self.jointSums / (Self.planes * rows * KINDRED_PANEL_ROWS)))
-    let width = group * KINDRED_PANEL_ROWS
-    withUnsafeTemporaryAllocation(byteCount: Self.planes * rows * width * 4, alignment: 64) { memory in
-      let sums = memory.baseAddress!.assumingMemoryBound(to: Float.self)  // [planes, rows, width]
-      for panel in stride(from: part.panels.lowerBound, to: part.panels.upperBound, by: group) {
-        let first = panel * KINDRED_PANEL_ROWS
-        let end = min(panel + group, part.panels.upperBound)
-        withUnsafePointer(to: input.kernelView()) { view in
-          kernels.multiply(
-            matrix.type.kernelType, matrix.panels.pointer, panel, end, matrix.rows, view, rows * Self.planes, nil,
-            false, sums - first, width)
-        }
-        let count = min(end * KINDRED_PANEL_ROWS, matrix.rows) - first
-        for row in 0..<rows {
-          kindred_add_planes(
-            sums + row * width, sums + (rows + row) * width, product.bias.map { UnsafePointer($0[row: 0]) + first },
-            product.accumulates, count, part.output + row * part.stride + first)
-        }
-      }
-    }
-  }
-
   // MARK: Gate and up
 
   public func gatedProduct(
@@ -291,7 +270,7 @@ extension CPUBackend {
   ) {
     let forms = form(for: gate, rows: rows).union(form(for: up, rows: rows))
     let nextForm = form(for: next, rows: rows)
-    let integer: ActivationForms = [.quants, .restQuants]
+    let integer: ActivationForms = [.int8, .int16]
     let sameKind = forms.isDisjoint(with: integer) == nextForm.isDisjoint(with: integer)
     guard rows >= Self.tiledRows, !forms.isEmpty, !nextForm.isEmpty, sameKind else {
       multiply(input, rows: rows, [gate, up])
@@ -322,7 +301,7 @@ extension CPUBackend {
         for row in 0..<count {
           let gated = gates + row * width
           self.kernels.silu_multiply(gated, ups + row * width, columns.count, gated)
-          output.make(nextForm, of: gated, columns: columns, row: first + row, of: rows, with: self.kernels)
+          output.make(nextForm, of: gated, columns: columns, row: first + row, with: self.kernels)
         }
       }
     }

@@ -112,7 +112,7 @@ public struct DecoderModel<B: Backend>: Sendable {
         state.selected, rows: part.count, weight: weights.outputNorm, epsilon: configuration.normEpsilon,
         into: state.normalized)
       backend.multiply(
-        state.normalized, rows: part.count, [weights.output(into: state.logits, atMost: state.precision)])
+        state.normalized, rows: part.count, [weights.output(into: state.logits, precision: state.precision)])
       let logits = backend.read(state.logits, rows: 0..<part.count)
       // One part, as of all but large batches, is not copied.
       if result.isEmpty { result = logits } else { result += logits }
@@ -173,9 +173,13 @@ public struct DecoderModel<B: Backend>: Sendable {
     backend.normalize(
       state.hidden, rows: rows, weight: layer.attentionNorm, epsilon: configuration.normEpsilon,
       into: state.normalized)
-    var products = [layer.value(into: state.value, atMost: state.precision)]
-    // These take 8 bits in any case.
-    if usesKeys { products += [layer.query(into: state.query), layer.key(into: state.key)] }
+    let precision = state.precision
+    var products = [layer.value(into: state.value, precision: precision)]
+    if usesKeys {
+      products += [
+        layer.query(into: state.query, precision: precision), layer.key(into: state.key, precision: precision),
+      ]
+    }
     backend.multiply(state.normalized, rows: rows, products)
     backend.store(state.value, as: .values, in: segments, type: type)
 
@@ -211,8 +215,9 @@ public struct DecoderModel<B: Backend>: Sendable {
 
   private func projectAttention(_ index: Int, rows: Int, state: RunState<B>) {
     backend.prepare(state.attended, rows: rows, into: state.attendedInput)
+    let output = weights.layers[index].attentionOutput
     backend.multiply(
-      state.attendedInput, rows: rows, [weights.layers[index].attentionOutput(into: state.hidden, accumulates: true)])
+      state.attendedInput, rows: rows, [output(into: state.hidden, accumulates: true, precision: state.precision)])
   }
 
   private func feedForward(_ index: Int, rows: Int, state: RunState<B>) {
@@ -220,10 +225,11 @@ public struct DecoderModel<B: Backend>: Sendable {
     backend.normalize(
       state.hidden, rows: rows, weight: layer.feedForwardNorm, epsilon: configuration.normEpsilon,
       into: state.normalized)
-    let down = layer.down(into: state.hidden, accumulates: true, atMost: state.precision)
+    let precision = state.precision
+    let down = layer.down(into: state.hidden, accumulates: true, precision: precision)
     backend.gatedProduct(
-      state.normalized, rows: rows, gate: layer.gate(into: state.gate),
-      up: layer.up(into: state.up, atMost: state.precision), into: state.gatedInput, for: down)
+      state.normalized, rows: rows, gate: layer.gate(into: state.gate, precision: precision),
+      up: layer.up(into: state.up, precision: precision), into: state.gatedInput, for: down)
     backend.multiply(state.gatedInput, rows: rows, [down])
   }
 }

@@ -10,18 +10,15 @@ public struct Linear<B: Backend> {
   let weight: B.Matrix
   /// `[1, outputs]`.
   let bias: B.Tensor?
-  /// What its inputs need.
-  let precision: ActivationPrecision
   /// Whether it bears rounded weights.
   let roundsWeights: Bool
 
   /// The product of prepared rows with this map.
   func callAsFunction(
-    into output: B.Tensor, accumulates: Bool = false, atMost limit: ActivationPrecision = .int16
+    into output: B.Tensor, accumulates: Bool = false, precision: ActivationPrecision = .int16
   ) -> Product<B> {
     Product(
-      weight, bias: bias, into: output, accumulates: accumulates, precision: limit == .int8 ? .int8 : precision,
-      roundsWeights: roundsWeights)
+      weight, bias: bias, into: output, accumulates: accumulates, precision: precision, roundsWeights: roundsWeights)
   }
 }
 
@@ -118,15 +115,6 @@ enum TensorRole {
 }
 
 extension TensorRole {
-  /// Rounding the inputs of these maps to 8 bits moves the gap between the two best logits least for the time it saves;
-  /// docs/SPEED.md has the figures.
-  var activationPrecision: ActivationPrecision {
-    switch self {
-    case .query, .key, .attentionOutput, .gate: .int8
-    default: .int16
-    }
-  }
-
   /// Whether many rows may meet these weights, of `inputs` columns, rounded once more. Keys and values, small as they
   /// are, are not worth it; what writes to the residual stream, and all of narrow models, moves predictions most.
   func roundsWeights(inputs: Int) -> Bool {
@@ -212,9 +200,7 @@ private struct WeightReader<B: Backend> {
     byteCount += backend.byteCount(of: matrix)
     let biasName = "\(naming.name(of: role)).bias"
     let bias = try container.tensor(named: biasName) == nil ? nil : vector(role, suffix: "bias", count: outputs)
-    return Linear(
-      weight: matrix, bias: bias, precision: role.activationPrecision,
-      roundsWeights: role.roundsWeights(inputs: inputs))
+    return Linear(weight: matrix, bias: bias, roundsWeights: role.roundsWeights(inputs: inputs))
   }
 }
 

@@ -83,7 +83,7 @@ public struct Batch: Sendable {
   /// Sequences from which decoding them together takes the time of arithmetic instead of that of reading weights.
   private static let manySequences = 16
 
-  /// How precisely products are given their inputs, at most: many sequences that are decoded together are worth more
+  /// How precisely products are given their inputs: many sequences that are decoded together are worth more
   /// tokens in the same time.
   var precision: ActivationPrecision { runs.count < Self.manySequences ? .int16 : .int8 }
 

@@ -90,18 +90,19 @@ static uint8_t *random_weights(layout l, size_t bytes) {
   return source;
 }
 
-static kindred_activations quantized(const kindred_kernels *k, const float *values, size_t rows,
-                                     size_t columns) {
+static kindred_activations quantized(const kindred_kernels *k, const float *values, size_t rows, size_t columns,
+                                     bool wide) {
   size_t padded = (columns + 63) / 64 * 64;
-  int8_t *quants = allocate(rows * padded);
+  int8_t *quants = allocate(rows * padded), *low = wide ? allocate(rows * padded) : NULL;
   kindred_activation_block *blocks = allocate(rows * padded / 32 * sizeof *blocks);
   for (size_t i = 0; i < rows; i++)
-    k->quantize(values + i * columns, columns, quants + i * padded, blocks + i * padded / 32);
-  return (kindred_activations){columns, values, quants, blocks};
+    k->quantize(values + i * columns, columns, quants + i * padded, wide ? low + i * padded : NULL,
+                blocks + i * padded / 32);
+  return (kindred_activations){columns, values, quants, low, blocks};
 }
 
 static void release(kindred_activations a) {
-  free((void *)a.quants), free((void *)a.blocks);
+  free((void *)a.quants), free((void *)a.low), free((void *)a.blocks);
 }
 
 static uint8_t *packed_weights(layout l, const uint8_t *source, size_t rows, size_t columns) {
@@ -121,15 +122,17 @@ static void check_multiply(const kindred_kernels *k, const kindred_kernels *gene
   uint8_t *source = random_weights(l, rows * (columns / l.block_columns * l.block_bytes));
   uint8_t *packed = packed_weights(l, source, rows, columns);
   float *values = random_floats(a_rows * columns), *bias = random_floats(rows);
-  kindred_activations a = quantized(k, values, a_rows, columns);
-  kindred_activations b = quantized(generic, values, a_rows, columns);
   float *found = random_floats(a_rows * rows), *expected = allocate(a_rows * rows * sizeof *expected);
-  memcpy(expected, found, a_rows * rows * sizeof *expected);
-  k->multiply(l.type, packed, 0, panels, rows, &a, a_rows, bias, true, found, rows);
-  generic->multiply(l.type, packed, 0, panels, rows, &b, a_rows, bias, true, expected, rows);
-  compare("multiply", (size_t)l.type * 1000000 + columns * 1000 + a_rows, found, expected, a_rows * rows,
-          2e-5f * sqrtf((float)columns));
-  release(a), release(b);
+  for (int wide = 0; wide < 2; wide++) {
+    kindred_activations a = quantized(k, values, a_rows, columns, wide);
+    kindred_activations b = quantized(generic, values, a_rows, columns, wide);
+    memcpy(expected, found, a_rows * rows * sizeof *expected);
+    k->multiply(l.type, packed, 0, panels, rows, &a, a_rows, bias, true, found, rows);
+    generic->multiply(l.type, packed, 0, panels, rows, &b, a_rows, bias, true, expected, rows);
+    compare("multiply", (size_t)l.type * 1000000 + columns * 1000 + a_rows, found, expected, a_rows * rows,
+            2e-5f * sqrtf((float)columns));
+    release(a), release(b);
+  }
   free(source), free(packed), free(values), free(bias), free(found), free(expected);
 }
 
@@ -140,7 +143,7 @@ static void check_rescaled(const kindred_kernels *k, layout l, size_t columns, s
   uint8_t *source = random_weights(l, rows * (columns / l.block_columns * l.block_bytes));
   uint8_t *packed = packed_weights(l, source, rows, columns);
   float *values = random_floats(a_rows * columns), *weights = allocate(rows * columns * sizeof *weights);
-  kindred_activations a = quantized(k, values, a_rows, columns);
+  kindred_activations a = quantized(k, values, a_rows, columns, false);
   float *found = random_floats(a_rows * rows), *exact = allocate(a_rows * rows * sizeof *exact);
   kindred_dequantize(l.type, source, rows * columns, weights);
   k->multiply(l.type, packed, 0, panels, rows, &a, a_rows, NULL, false, exact, rows);
@@ -227,11 +230,12 @@ static void check_row(const kindred_kernels *k, const kindred_kernels *generic, 
     compare("rotate", n, found, expected, n / 2 * 2, 1e-6f);
   }
   const float bad[] = {INFINITY, NAN, 1e-40f, -3e38f};
-  for (int i = 0; i < 5; i++) {
-    if (i > 0) x[n / 2] = bad[i - 1];
-    kindred_activations a = quantized(k, x, 1, n), b = quantized(generic, x, 1, n);
+  for (int i = 0; i < 10; i++) {
+    if (i > 1) x[n / 2] = bad[i / 2 - 1];
+    const bool wide = i % 2;
+    kindred_activations a = quantized(k, x, 1, n, wide), b = quantized(generic, x, 1, n, wide);
     size_t padded = (n + 63) / 64 * 64;
-    bool same = memcmp(a.quants, b.quants, padded) == 0;
+    bool same = memcmp(a.quants, b.quants, padded) == 0 && (!wide || memcmp(a.low, b.low, padded) == 0);
     for (size_t j = 0; j < padded / 32; j++) {
       const kindred_activation_block *found = &a.blocks[j], *expected = &b.blocks[j];
       compare("scale", n, &found->scale, &expected->scale, 1, 0);

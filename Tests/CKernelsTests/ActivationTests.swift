@@ -27,21 +27,26 @@ import Testing
     for n in Self.sizes {
       var random = Random(seed: 21)
       var x = random.values(n, in: -3...3)
-      // A block whose scale is exactly 1, with ties.
-      for (i, value) in [127, 0.5, 1.5, -2.5, -126.5].enumerated() where i < n { x[i] = Float(value) }
-      let a = Activations(x, columns: n, by: set)
-      for k in 0..<a.padded {
-        let block = x[min(k / 32 * 32, n)..<min(k / 32 * 32 + 32, n)]
-        let scale = (block.map(abs).max() ?? 0) / 127
-        let expected = k < n && scale > 0 ? (x[k] * (1 / scale)).rounded(.toNearestOrEven) : 0
-        #expect(a.blocks[k / 32].scale == scale)
-        #expect(Float(a.quants[k]) == expected, "\(k) of \(n)")
-      }
-      for block in 0..<a.padded / 32 {
-        let quants = (block * 32..<block * 32 + 32).map { Int32(a.quants[$0]) }
-        #expect(a.blocks[block].sum == quants.reduce(0, +))
-        #expect(a.blocks[block].halves.0 == quants[..<16].reduce(0, +))
-        #expect(a.blocks[block].halves.1 == quants[16...].reduce(0, +))
+      for largest in [127, 127 * 256] as [Float] {
+        // A block whose scale is exactly 1, with ties.
+        for (i, value) in [largest, 0.5, 1.5, -2.5, 0.5 - largest].enumerated() where i < n { x[i] = value }
+        let a = Activations(x, columns: n, by: set, wide: largest > 127)
+        for k in 0..<a.padded {
+          let block = x[min(k / 32 * 32, n)..<min(k / 32 * 32 + 32, n)]
+          let scale = (block.map(abs).max() ?? 0) / largest
+          var expected = k < n && scale > 0 ? Int((x[k] * (1 / scale)).rounded(.toNearestOrEven)) : 0
+          // The only low part that is left out.
+          if largest > 127, (expected + 128) % 256 == 0 { expected += 1 }
+          #expect(a.blocks[k / 32].scale == scale)
+          #expect(a.integer(0, k) == expected, "\(k) of \(n)")
+          #expect(a.low.map { $0[k] >= -127 } ?? true)
+        }
+        for block in 0..<a.padded / 32 {
+          let integers = (block * 32..<block * 32 + 32).map { a.integer(0, $0) }
+          #expect(Int(a.blocks[block].sum) == integers.reduce(0, +))
+          #expect(Int(a.blocks[block].halves.0) == integers[..<16].reduce(0, +))
+          #expect(Int(a.blocks[block].halves.1) == integers[16...].reduce(0, +))
+        }
       }
     }
   }
@@ -51,12 +56,16 @@ import Testing
     for value in [0, 0x1p-149, 1e-38, -3e38, .infinity, .nan] as [Float] {
       var x = [Float](repeating: 0, count: 64)
       x[5] = value
-      let a = Activations(x, columns: 64, by: set)
-      #expect(a.blocks[0].scale.isFinite == value.isFinite)
-      let error = abs(a.value(0, 5, quantized: true) - Double(value))
-      #expect(error <= abs(Double(value)) * 1e-6 + 2e-36 || !value.isFinite)
-      #expect((0..<64).allSatisfy { $0 == 5 || a.quants[$0] == 0 })
-      #expect(a.blocks[1].scale == 0)
+      for wide in [false, true] {
+        let a = Activations(x, columns: 64, by: set, wide: wide)
+        #expect(a.blocks[0].scale.isFinite == value.isFinite)
+        let error = abs(a.value(0, 5, quantized: true) - Double(value))
+        // Half of the largest that counts as 0.
+        let lost = wide ? 4e-34 : 2e-36
+        #expect(error <= abs(Double(value)) * 1e-6 + lost || !value.isFinite)
+        #expect((0..<64).allSatisfy { $0 == 5 || a.integer(0, $0) == 0 })
+        #expect(a.blocks[1].scale == 0)
+      }
     }
   }
 

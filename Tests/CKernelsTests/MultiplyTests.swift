@@ -38,8 +38,14 @@ import Testing
       for columns in Self.columns(type) {
         let weights = Weights(type, rows: columns == 96 ? 70 : 33, columns: columns, seed: 1)
         var random = Random(seed: 2)
-        let a = Activations(random.values(3 * columns), columns: columns, by: set)
-        Self.check(set.multiply(weights, a), weights, a) { _, _ in 0 }
+        let values = random.values(4 * columns)
+        for wide in [false, true] {
+          let a = Activations(values, columns: columns, by: set, wide: wide)
+          for rows in 1...4 {
+            let part = Activations(Array(values[..<(rows * columns)]), columns: columns, by: set, wide: wide)
+            Self.check(set.multiply(weights, a, rows: 0..<rows), weights, part) { _, _ in 0 }
+          }
+        }
       }
     }
   }
@@ -67,8 +73,10 @@ import Testing
       let weights = Weights(type, rows: 32, columns: columns, seed: 5)
       for pattern in [[1], [-1], [1, -1], [1, 1, -1, -1]] as [[Float]] {
         let values = (0..<columns).map { pattern[$0 % pattern.count] * 1e3 }
-        let a = Activations(values, columns: columns, by: set)
-        Self.check(set.multiply(weights, a), weights, a) { _, _ in 0 }
+        for wide in [false, true] {
+          let a = Activations(values, columns: columns, by: set, wide: wide)
+          Self.check(set.multiply(weights, a), weights, a) { _, _ in 0 }
+        }
       }
     }
   }
@@ -81,14 +89,17 @@ import Testing
       let columns = blockLayout(type).columns == 256 ? 512 : 288
       let weights = Weights(type, rows: 40, columns: columns, seed: 6)
       var random = Random(seed: 7)
-      let a = Activations(random.values(rows * columns), columns: columns, by: set)
-      let whole = set.multiply(weights, a)
-      for batch in [1, 2, 3, 4, 5, 6, 7, 8, 9, 16] {
-        for first in [0, 5, rows - batch] {
-          let part = set.multiply(weights, a, rows: first..<first + batch)
-          #expect(
-            sameBits(part, Array(whole[first * 40..<(first + batch) * 40])),
-            "type \(type.rawValue), rows \(first) to \(first + batch)")
+      let values = random.values(rows * columns)
+      for wide in [false, true] {
+        let a = Activations(values, columns: columns, by: set, wide: wide)
+        let whole = set.multiply(weights, a)
+        for batch in [1, 2, 3, 4, 5, 6, 7, 8, 9, 16] {
+          for first in [0, 5, rows - batch] {
+            let part = set.multiply(weights, a, rows: first..<first + batch)
+            #expect(
+              sameBits(part, Array(whole[first * 40..<(first + batch) * 40])),
+              "type \(type.rawValue), rows \(first) to \(first + batch)")
+          }
         }
       }
     }
@@ -130,9 +141,11 @@ import Testing
       var random = Random(seed: 13)
       var values = random.values(2 * 512)
       values[300] = bad
-      let product = set.multiply(weights, Activations(values, columns: 512, by: set))
-      #expect(product[..<32].allSatisfy { !$0.isFinite }, "type \(type.rawValue)")
-      #expect(product[32...].allSatisfy { $0.isFinite }, "type \(type.rawValue)")
+      for wide in [false, true] {
+        let product = set.multiply(weights, Activations(values, columns: 512, by: set, wide: wide))
+        #expect(product[..<32].allSatisfy { !$0.isFinite }, "type \(type.rawValue)")
+        #expect(product[32...].allSatisfy { $0.isFinite }, "type \(type.rawValue)")
+      }
     }
   }
 }

@@ -135,12 +135,14 @@ final class Activations {
   private(set) var contract: kindred_activations
 
   var quants: UnsafeMutablePointer<Int8> { .init(mutating: contract.quants) }
+  /// The low parts of 16-bit activations.
+  var low: UnsafeMutablePointer<Int8>? { contract.low.map { .init(mutating: $0) } }
   var blocks: UnsafeMutablePointer<kindred_activation_block> { .init(mutating: contract.blocks) }
 
-  init(_ values: [Float], columns: Int, by set: InstructionSet) {
+  init(_ values: [Float], columns: Int, by set: InstructionSet, wide: Bool = false) {
     let rows = values.count / columns
     let padded = (columns + 63) / 64 * 64
-    storage = [values.count * 4, rows * padded, rows * padded / 2].map {
+    storage = [values.count * 4, rows * padded, rows * padded / 2, rows * padded].map {
       Aligned(bytes: $0 + 64)
     }
     let floats = (storage[0].pointer + 4).assumingMemoryBound(to: Float.self)
@@ -151,17 +153,25 @@ final class Activations {
     contract = kindred_activations(
       columns: columns, values: floats,
       quants: (storage[1].pointer + 1).assumingMemoryBound(to: Int8.self),
+      low: wide ? (storage[3].pointer + 3).assumingMemoryBound(to: Int8.self) : nil,
       blocks: (storage[2].pointer + 4).assumingMemoryBound(to: kindred_activation_block.self))
     for row in 0..<rows {
       set.kernels.quantize(
-        floats + row * columns, columns, quants + row * padded, blocks + row * padded / 32)
+        floats + row * columns, columns, quants + row * padded, low.map { $0 + row * padded },
+        blocks + row * padded / 32)
     }
+  }
+
+  /// Element (row, k) as an integer.
+  func integer(_ row: Int, _ k: Int) -> Int {
+    let high = Int(quants[row * padded + k])
+    return low.map { 256 * high + Int($0[row * padded + k]) } ?? high
   }
 
   /// Element (row, k) as the quantised product sees it, or as it was.
   func value(_ row: Int, _ k: Int, quantized: Bool) -> Double {
     guard quantized else { return Double(contract.values[row * columns + k]) }
-    return Double(blocks[row * padded / 32 + k / 32].scale) * Double(quants[row * padded + k])
+    return Double(blocks[row * padded / 32 + k / 32].scale) * Double(integer(row, k))
   }
 }
 
@@ -177,6 +187,7 @@ extension InstructionSet {
     var contract = a.contract
     contract.values += rows.lowerBound * a.columns
     contract.quants += rows.lowerBound * a.padded
+    contract.low = contract.low.map { $0 + rows.lowerBound * a.padded }
     contract.blocks += rows.lowerBound * a.padded / 32
     (bias ?? []).withUnsafeBufferPointer {
       multiply!(

@@ -78,31 +78,25 @@ void kindred_pack_panel(kindred_type type, const void *source, size_t rows, size
 
 // MARK: Activations
 
-/// What 32 int8 activations have in common: their scale and the sums that products with offsets and minimums need.
+/// What 32 integer activations have in common: their scale and the sums that products with offsets and minimums need.
 typedef struct {
   float scale;
-  /// Of all 32 quants, and of the first and the last 16.
+  /// Of all 32 integers, and of the first and the last 16.
   int32_t sum, halves[2];
 } kindred_activation_block;
 
-/// Rows of activations, ready to be multiplied: as float, and as int8 in blocks of 32 with one scale each.
-/// Dense weights read `values`, quantised weights read the rest. Element (i, k) is
-/// `values[i * columns + k]`, about `blocks[i * padded / 32 + k / 32].scale * quants[i * padded + k]`, where
-/// `padded` is `columns` rounded up to a multiple of 64 and the padding's quants are 0.
+/// Rows of activations, ready to be multiplied: as float, and as integers of 8 or of 16 bits in blocks of 32 with one
+/// scale each. Dense weights read `values`, quantised weights read the rest. Element (i, k) is `values[i * columns + k]`,
+/// about `blocks[i * padded / 32 + k / 32].scale * q`, where `padded` is `columns` rounded up to a multiple of 64. The
+/// integer q is `quants[i * padded + k]`, or with `low`, of 16 bits, `256 * quants[i * padded + k] + low[i * padded + k]`;
+/// those of the padding are 0.
 typedef struct {
   size_t columns;
   const float *values;                     // [rows, columns]
   const int8_t *quants;                    // [rows, padded]
+  const int8_t *low;                       // [rows, padded], or NULL: −127 to 127
   const kindred_activation_block *blocks;  // [rows, padded / 32]
 } kindred_activations;
-
-/// rest[k] = x[k] − blocks[k / 32].scale · quants[k] over `count` values: what quantisation has left. `rest` may be x.
-void kindred_residual(const float *x, size_t count, const int8_t *quants, const kindred_activation_block *blocks,
-                      float *rest);
-
-/// out[r] (+)= first[r] + bias[r], then out[r] += second[r], over `count` values; `bias` may be NULL.
-void kindred_add_planes(const float *first, const float *second, const float *bias, bool accumulate, size_t count,
-                        float *out);
 
 /// Rows of activations as bf16 tiles, [rows / 16][columns / 32][16][32], both rounded up: element (i, k) is the sum of
 /// those of `tiles` and `rest`, which may be NULL.
@@ -182,8 +176,9 @@ typedef struct {
   /// y = x / sqrt(mean(x²) + epsilon) · weight, over `n` elements. `weight` may be NULL (ones). y may be x.
   void (*rms_norm)(const float *x, const float *weight, float epsilon, size_t n, float *y);
 
-  /// Quantises one row of `n` values; writes the `padded` quants and the blocks of `kindred_activations`.
-  void (*quantize)(const float *x, size_t n, int8_t *quants, kindred_activation_block *blocks);
+  /// Quantises one row of `n` values; writes the `padded` quants and the blocks of `kindred_activations`, of 16 bits
+  /// where `low` is not NULL.
+  void (*quantize)(const float *x, size_t n, int8_t *quants, int8_t *low, kindred_activation_block *blocks);
 
   /// out[i · out_stride + r] (+)= Σ_k a[i, k] · w[r, k] + bias[r], for i < a_rows and the rows r < rows of
   /// panels panel_begin..<panel_end. `bias` may be NULL; with `accumulate` the result is added to `out`.
