@@ -28,8 +28,9 @@ import Testing
       var random = Random(seed: 21)
       var x = random.values(n, in: -3...3)
       for largest in [127, 127 * 256] as [Float] {
-        // A block whose scale is exactly 1, with ties.
-        for (i, value) in [largest, 0.5, 1.5, -2.5, 0.5 - largest].enumerated() where i < n { x[i] = value }
+        // A block whose scale is exactly 1, with ties, and of 16 bits with a low part of −128.
+        let edges = [largest, 0.5, 1.5, -2.5, 0.5 - largest] + (largest > 127 ? [128] : [])
+        for (i, value) in edges.enumerated() where i < n { x[i] = value }
         let a = Activations(x, columns: n, by: set, wide: largest > 127)
         for k in 0..<a.padded {
           let block = x[min(k / 32 * 32, n)..<min(k / 32 * 32 + 32, n)]
