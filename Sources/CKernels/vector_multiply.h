@@ -41,7 +41,7 @@ enum {
   FETCHED_PAGES = 4,
   MEMORY_PAGE = 4096,
   /// Then from there into the first-level cache, so many bytes ahead of its use.
-  FETCH_NEAR = 2048,
+  FETCH_NEAR = 4096,
 };
 
 /// A chunk of up to 8 blocks, unpacked: quants [block][vector t][half][64 bytes], scales [group][32 rows].
