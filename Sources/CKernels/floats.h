@@ -51,17 +51,8 @@ static inline uint16_t kindred_to_f16(float x) {
   return sign | (uint16_t)((magnitude - 0x38000000) >> 13);
 }
 
-/// The largest magnitude of a 16-bit activation; one of 8 bits has 127.
+/// The largest magnitude of a 16-bit activation, 256 · high + low; one of 8 bits has 127. A low part of −128 becomes −127:
+/// products take no larger one.
 enum { KINDRED_LARGEST_WIDE = 127 * 256 };
-
-/// A 16-bit activation as 256 · high + low. A low part of −128 becomes −127: 127 is the most that products take.
-typedef struct {
-  int8_t high, low;
-} kindred_wide_quant;
-
-static inline kindred_wide_quant kindred_split(int32_t quant) {
-  int32_t high = (quant + 128) >> 8, low = quant - 256 * high;
-  return (kindred_wide_quant){(int8_t)high, (int8_t)(low < -127 ? -127 : low)};
-}
 
 #endif

@@ -161,10 +161,11 @@ static void quantize(const float *x, size_t n, int8_t *quants, int8_t *low, kind
     for (size_t k = first; k < first + KINDRED_ACTIVATION_BLOCK && k < n; k++) {
       int32_t quant = (int32_t)nearbyintf(x[k] * inverse);
       if (low) {
-        kindred_wide_quant wide = kindred_split(quant);
-        quants[k] = wide.high;
-        low[k] = wide.low;
-        quant = 256 * wide.high + wide.low;
+        int32_t high = (quant + 128) >> 8, rest = quant - 256 * high;
+        if (rest < -127) rest = -127;
+        quants[k] = (int8_t)high;
+        low[k] = (int8_t)rest;
+        quant = 256 * high + rest;
       } else {
         quants[k] = (int8_t)quant;
       }

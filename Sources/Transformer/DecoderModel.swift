@@ -93,7 +93,7 @@ public struct DecoderModel<B: Backend>: Sendable {
     let input = try backend.makeActivations(rows: count, columns: count)
     let output = try backend.makeTensor(rows: count, columns: configuration.hiddenSize)
     backend.prepare(units, rows: count, into: input)
-    backend.multiply(input, rows: count, [weights.layers[layer].attentionOutput(into: output)])
+    backend.multiply(input, rows: count, [weights.layers[layer].attentionOutput(into: output, precision: .int16)])
     return (0..<shape.queryHeads).map { head in
       backend.read(output, rows: head * shape.headDimension..<(head + 1) * shape.headDimension)
         .reduce(0) { $0 + Double($1) * Double($1) }

@@ -15,7 +15,7 @@ public struct Linear<B: Backend> {
 
   /// The product of prepared rows with this map.
   func callAsFunction(
-    into output: B.Tensor, accumulates: Bool = false, precision: ActivationPrecision = .int16
+    into output: B.Tensor, accumulates: Bool = false, precision: ActivationPrecision
   ) -> Product<B> {
     Product(
       weight, bias: bias, into: output, accumulates: accumulates, precision: precision, roundsWeights: roundsWeights)
