@@ -99,9 +99,6 @@ public struct AttentionPlan: Sendable, Hashable {
     }
   }
 
-  /// The share of units that are mapped: of the keys at far positions, what is not stored.
-  public var mappedShare: Double { Double(mappedUnits.count) / Double(max(1, units.joined().count)) }
-
   /// All heads of the small model in use, by layer and head.
   public var lentHeads: [HeadIndex] {
     let used = units.joined().reduce(into: Set<HeadIndex>()) { used, unit in

@@ -1,6 +1,6 @@
 // What a long run has found so far, so that one that was interrupted goes on where it stopped: a header that says of
 // what, then one line of JSON for each finding, appended and flushed. A line that was cut off by the interruption is
-// the last one, and is not counted.
+// the last one, without an end, and is not counted; each line has a hash by which other damage is found.
 
 import Foundation
 
@@ -11,6 +11,13 @@ package struct JournalError: Error, Sendable, CustomStringConvertible {
 
 /// A journal on disk, of one process at a time.
 package final class JournalFile<Line: Codable> {
+  /// A line as written.
+  private struct Entry: Codable {
+    /// Of the line's own JSON (``InputHash``).
+    var hash: String
+    var line: Line
+  }
+
   /// The findings of earlier runs.
   package let found: [Line]
   /// Whether there was no journal of these inputs.
@@ -22,9 +29,10 @@ package final class JournalFile<Line: Codable> {
   ///
   /// - Parameters:
   ///   - header: the first line, which tells apart what findings depend on.
-  ///   - replacesOthers: whether a file with another first line is started anew instead of refused.
-  /// - Throws: `JournalError` for a file of something else, one that cannot be written or that another process writes.
-  package init(path: String, header: Line, replacesOthers: Bool) throws(JournalError) {
+  ///   - replaces: whether a journal with this other first line is started anew instead of refused.
+  /// - Throws: `JournalError` for a file of something else, a damaged one, one that cannot be written or that another
+  ///   process writes.
+  package init(path: String, header: Line, replaces: (Line) -> Bool = { _ in false }) throws(JournalError) {
     self.path = path
     let first = try Self.encoded(header, path: path)
     if !FileManager.default.fileExists(atPath: path) {
@@ -37,12 +45,15 @@ package final class JournalFile<Line: Codable> {
     }
     do {
       let content = try file.readToEnd() ?? Data()
-      guard replacesOthers || content.starts(with: first) || !content.contains(UInt8(ascii: "\n")) else {
+      let other = content.prefix { $0 != UInt8(ascii: "\n") }
+      // What was interrupted at once has but the beginning of a header.
+      guard content.starts(with: first) || first.starts(with: content) || Self.decoded(other).map(replaces) == true
+      else {
         throw JournalError(
           description: "\(path): expected the journal of this run, found that of other models, data, options or "
-            + "version; name another file, or remove it")
+            + "version, or no journal; name another file, or remove it")
       }
-      let (lines, length) = Self.read(content, header: first)
+      let (lines, length) = try Self.read(content, header: first, path: path)
       found = lines
       isNew = length == 0
       try file.truncate(atOffset: UInt64(length))
@@ -67,26 +78,49 @@ package final class JournalFile<Line: Codable> {
   }
 
   private static func unwritable(_ path: String) -> JournalError {
-    JournalError(description: "\(path): expected a place for a journal, found none")
+    JournalError(description: "\(path): the journal could not be written: \(String(cString: strerror(errno)))")
   }
 
   private static func encoded(_ line: Line, path: String) throws(JournalError) -> Data {
     let encoder = JSONEncoder()
     encoder.outputFormatting = .sortedKeys
     do {
-      return try encoder.encode(line) + [UInt8(ascii: "\n")]
-    } catch { throw JournalError(description: "\(path): expected a finding that JSON can hold: \(error)") }
+      let entry = Entry(hash: try hash(of: line), line: line)
+      return try encoder.encode(entry) + [UInt8(ascii: "\n")]
+    } catch { throw JournalError(description: "\(path): expected a finding of finite numbers, found another") }
+  }
+
+  private static func hash(of line: Line) throws -> String {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = .sortedKeys
+    var hash = InputHash()
+    hash.add(String(decoding: try encoder.encode(line), as: UTF8.self))
+    return hash.text
+  }
+
+  /// A line that is as it was written.
+  private static func decoded(_ text: Data) -> Line? {
+    guard let entry = try? JSONDecoder().decode(Entry.self, from: text),
+      let hash = try? hash(of: entry.line), hash == entry.hash
+    else { return nil }
+    return entry.line
   }
 
   /// The lines after the header, and the bytes that they take with it; none where it is another.
-  private static func read(_ content: Data, header: Data) -> (lines: [Line], length: Int) {
+  private static func read(
+    _ content: Data, header: Data, path: String
+  ) throws(JournalError) -> (lines: [Line], length: Int) {
     guard content.starts(with: header) else { return ([], 0) }
     var lines: [Line] = []
     var length = header.count
-    let decoder = JSONDecoder()
     for text in content.dropFirst(length).split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false) {
       let end = length + text.count + 1
-      guard end <= content.count, let line = try? decoder.decode(Line.self, from: text) else { break }
+      if end > content.count { break }
+      guard let line = decoded(text) else {
+        throw JournalError(
+          description: "\(path): line \(lines.count + 2): expected a finding, found damaged data; remove the line, or "
+            + "the file")
+      }
       lines.append(line)
       length = end
     }

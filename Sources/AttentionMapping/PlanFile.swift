@@ -95,8 +95,8 @@ public struct PlanFile: Sendable, Hashable {
 // MARK: Place
 
 extension PlanFile {
-  /// Where a calibrated plan stands by default: beside the large model, named after both models and the share of units
-  /// that is mapped.
+  /// Where a calibrated plan stands by default: beside the large model, named after both models and the ratio that was
+  /// asked for.
   ///
   /// - Parameters:
   ///   - model: the large model's file or folder.
@@ -223,7 +223,7 @@ extension PlanFile: Encodable {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     do {
-      try encoder.encode(self).write(to: URL(fileURLWithPath: path), options: .atomic)
+      try encoder.encode(self).write(to: URL(fileURLWithPath: path).resolvingSymlinksInPath(), options: .atomic)
     } catch {
       throw ModelFileError(path: path, problem: "expected a place for a plan, found \(error.localizedDescription)")
     }

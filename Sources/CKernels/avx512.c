@@ -1,4 +1,4 @@
-// The kernels for AVX-512 with F, BW, VL, DQ, VNNI and BF16: x86-64 servers since 2021, AMD since Zen 4.
+// The kernels for AVX-512 with F, BW, VL, DQ, VNNI and BF16: AMD since Zen 4, Intel Xeon since Sapphire Rapids.
 #if defined(__x86_64__)
 #include <immintrin.h>
 

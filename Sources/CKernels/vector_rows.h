@@ -133,7 +133,6 @@ static void rotate(float *x, size_t n, const float *cosines, const float *sines,
   }
 }
 
-/// One block of 32 activations.
 /// One block of `quantize`; without `low`, which is then not written, of 8 bits.
 INLINE void quantize_block(const float *x, int8_t *quants, int8_t *low, kindred_activation_block *block) {
   enum { VECTORS = KINDRED_ACTIVATION_BLOCK / LANES };

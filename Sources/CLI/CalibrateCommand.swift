@@ -144,15 +144,19 @@ struct CalibrateCommand: ParsableCommand {
 
   func run() throws {
     let output = try output ?? calibratedPlanPath(model: model, small: small ?? "", ratio: ratio ?? defaultRatio)
+    let journal = journal ?? output + ".journal"
+    for path in [output, journal] { try checkWritable(path, inputs: text) }
     let texts = try text.map { try readStrictText($0) }
     let backend = try engine.backend()
     let (large, smallModel) = try engine.load(
       model, on: backend, small: small, on: backend, smallKVType: smallKVType)
     if let smallModel { try large.requireVocabulary(of: smallModel) }
     guard let tokenizer = large.tokenizer else { throw PromptError.noTokenizer(model: large.name) }
+    let inputs = try RunInputs(
+      model: model, small: small, data: [], instructionSet: backend.configuration.instructionSet)
     let calibration = try Calibration(
       large: large.decoder, small: smallModel?.decoder, texts: texts.map { tokenizer.encode($0) }, options: options,
-      names: [large.name, smallModel?.name ?? ""], journalPath: journal ?? output + ".journal")
+      inputs: inputs.text, journalPath: journal)
     let start = ContinuousClock.now
     let line = RemainingTime()
     let result = try calibration.run { line.show($0.share, $0.step) }

@@ -55,7 +55,7 @@ struct ChatCommand: ParsableCommand {
       try format.tokens(messages, tokenizer: tokenizer), isCancelled: { cancelled.isSet },
       onText: { piece in
         text += piece
-        if !json { standardOutput(piece) }
+        if !json { try standardOutput(piece) }
       })
     if json {
       try printJSON(Joined(["text": text], Joined(statistics, loaded.conditions)))

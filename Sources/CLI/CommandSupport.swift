@@ -13,7 +13,12 @@ func printJSON(_ value: some Encodable) throws {
 
 /// The text of the file at `path`; `-` is standard input. Bytes that are no UTF-8 become U+FFFD.
 func readText(_ path: String) throws(FileError) -> String {
-  if path == "-" { return String(decoding: FileHandle.standardInput.readDataToEndOfFile(), as: UTF8.self) }
+  if path == "-" {
+    guard let data = try? FileHandle.standardInput.readToEnd() ?? Data() else {
+      throw FileError(path: "standard input", found: "one that cannot be read")
+    }
+    return String(decoding: data, as: UTF8.self)
+  }
   var isFolder: ObjCBool = false
   guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
     throw FileError(path: path, found: "none")
@@ -43,14 +48,35 @@ struct FileError: Error, CustomStringConvertible {
   var description: String { "\(path): expected \(expected), found \(found)" }
 }
 
-/// Writes to standard error, where progress and logs go.
+/// Writes to standard error, where progress and logs go; what cannot be written there is lost.
 func standardError(_ text: String) {
-  FileHandle.standardError.write(Data(text.utf8))
+  try? FileHandle.standardError.write(contentsOf: Data(text.utf8))
 }
 
 /// Writes generated text to standard output at once.
-func standardOutput(_ text: String) {
-  FileHandle.standardOutput.write(Data(text.utf8))
+func standardOutput(_ text: String) throws {
+  try finishOutput()
+  do { try FileHandle.standardOutput.write(contentsOf: Data(text.utf8)) } catch { throw OutputError() }
+}
+
+/// Makes sure that all that was printed has been written.
+func finishOutput() throws {
+  guard fflush(nil) == 0 else { throw OutputError() }
+}
+
+/// Opens nothing in place of standard streams that are closed: a file opened later would take their place.
+func openClosedStreams() {
+  for descriptor in STDIN_FILENO...STDERR_FILENO where fcntl(descriptor, F_GETFD) == -1 {
+    // The lowest descriptor that is free is this one.
+    _ = open("/dev/null", O_RDWR)
+  }
+}
+
+/// Standard output cannot be written.
+struct OutputError: Error, CustomStringConvertible {
+  /// The system's words for what happened last.
+  private let reason = String(cString: strerror(errno))
+  var description: String { "standard output: expected to write to it, found: \(reason)" }
 }
 
 /// A line on standard error that is rewritten while something goes on; nothing where that is no terminal.
@@ -87,11 +113,15 @@ final class RemainingTime {
 
 /// Turns Ctrl-C and SIGTERM into calls, for as long as it lives. A second Ctrl-C ends the process at once.
 final class InterruptHandler {
+  private typealias Handler = @convention(c) (Int32) -> Void
   private let sources: [any DispatchSourceSignal]
+  /// What the signals did before.
+  private let previous: [(number: Int32, handler: Handler?)]
 
   init(_ body: @escaping @Sendable () -> Void) {
-    sources = [SIGINT, SIGTERM].map { number in
-      signal(number, SIG_IGN)
+    let numbers = [SIGINT, SIGTERM]
+    previous = numbers.map { ($0, signal($0, SIG_IGN)) }
+    sources = numbers.map { number in
       let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
       source.setEventHandler {
         signal(number, SIG_DFL)
@@ -104,6 +134,25 @@ final class InterruptHandler {
 
   deinit {
     for source in sources { source.cancel() }
+    for (number, handler) in previous { signal(number, handler) }
+  }
+}
+
+/// Makes sure that a file can be written in place, before what it is to hold takes time.
+///
+/// - Parameter inputs: files that are read and must stay.
+func checkWritable(_ path: String, inputs: [String] = []) throws {
+  var info = stat()
+  if path.isEmpty { throw FileError(path: "--output", expected: "a file to write", found: "an empty name") }
+  let url = URL(fileURLWithPath: path).resolvingSymlinksInPath()
+  if inputs.contains(where: { URL(fileURLWithPath: $0).resolvingSymlinksInPath() == url }) {
+    throw FileError(path: path, expected: "a file to write", found: "one that is read")
+  }
+  if stat(path, &info) == 0, info.st_mode & S_IFMT != S_IFREG {
+    throw FileError(path: path, expected: "a file to write", found: "a folder or device")
+  }
+  guard FileManager.default.isWritableFile(atPath: url.deletingLastPathComponent().path) else {
+    throw FileError(path: path, expected: "a folder that can be written to", found: "none")
   }
 }
 

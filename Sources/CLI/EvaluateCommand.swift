@@ -88,7 +88,7 @@ struct PerplexityCommand: ParsableCommand {
       : PerplexityTask(methods: list, models: setup, options: options, sessionOptions: loaded.sessionOptions)
     let line = RemainingTime()
     let findings = try task.run(
-      text, journalPath: methods.journalPath, inputs: provenance?.inputs ?? ""
+      text, journalPath: methods.journalPath, inputs: provenance?.inputs.text ?? ""
     ) { done, total, soFar in
       let perplexities = soFar.map { $0.perplexity.formatted(digits: 3) }.joined(separator: " ")
       line.show(Double(done) / Double(total), "window \(done) of \(total), perplexity \(perplexities)")

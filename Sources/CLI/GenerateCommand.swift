@@ -5,7 +5,7 @@ import Foundation
 import Kindred
 
 struct SamplingArguments: ParsableArguments {
-  @Option(name: [.customShort("n"), .long], help: "The most tokens to generate.")
+  @Option(name: [.customShort("n"), .long], parsing: .unconditional, help: "The most tokens to generate.")
   var maxTokens = 256
 
   @Option(help: "What logits are divided by; 0 takes the most likely token each time.")
@@ -94,7 +94,7 @@ struct GenerateCommand: ParsableCommand {
       isCancelled: { cancelled.isSet },
       onText: { piece in
         line.clear()
-        if json { generated += piece } else { standardOutput(piece) }
+        if json { generated += piece } else { try standardOutput(piece) }
       })
     line.clear()
     if json {

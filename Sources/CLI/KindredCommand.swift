@@ -4,7 +4,7 @@ import ArgumentParser
 import Foundation
 
 /// The version of the tool and the library.
-let kindredVersion = "0.1.2"
+let kindredVersion = "0.1.3"
 
 @main
 struct KindredCommand: AsyncParsableCommand {
@@ -28,6 +28,7 @@ struct KindredCommand: AsyncParsableCommand {
 
   /// Runs the command; an error is one line on standard error.
   static func main() async {
+    openClosedStreams()
     do {
       var command = try parseAsRoot()
       if var asynchronous = command as? any AsyncParsableCommand {
@@ -35,6 +36,7 @@ struct KindredCommand: AsyncParsableCommand {
       } else {
         try command.run()
       }
+      try finishOutput()
     } catch {
       switch exitCode(for: error) {
       case .success: exit(withError: error)

@@ -1,4 +1,4 @@
-// The options by which evaluations name methods, keep what they found, and say where it came from.
+// The options by which evaluations name methods and keep what they found.
 
 import ArgumentParser
 import Foundation
@@ -76,11 +76,7 @@ struct MethodOptions: ParsableArguments {
 
   /// Makes sure that the result can be written, before anything takes time.
   func checkOutput() throws {
-    guard let output else { return }
-    let folder = URL(fileURLWithPath: output).deletingLastPathComponent().path
-    guard FileManager.default.isWritableFile(atPath: folder) else {
-      throw FileError(path: output, expected: "a folder that can be written to", found: "none")
-    }
+    if let output { try checkWritable(output) }
   }
 
   /// Writes and prints a result.
@@ -88,76 +84,9 @@ struct MethodOptions: ParsableArguments {
     if let output {
       let encoder = JSONEncoder()
       encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes, .prettyPrinted]
-      try encoder.encode(result).write(to: URL(fileURLWithPath: output), options: .atomic)
+      try encoder.encode(result).write(to: URL(fileURLWithPath: output).resolvingSymlinksInPath(), options: .atomic)
     }
     if json { return try printJSON(result) }
     printTable(of: result)
-  }
-}
-
-/// Where a result comes from, and what tells its journal apart.
-struct RunProvenance {
-  /// SHA-256 of the models' files and the data, by name.
-  private let files: [String: String]
-  /// Of plans. Which methods a run has does not tell its journal apart.
-  private let plans: [String: String]
-  private let machine: [String: String]
-  private let seed: UInt64
-
-  /// Hashes all files.
-  init<B: Backend>(
-    _ loaded: LoadedModels<B>, models: ModelOptions, methods: [EvaluationMethod], data: [String], seed: UInt64
-  ) throws {
-    var files: [String: String] = [:]
-    for argument in [models.model, models.small].compactMap(\.self) where !argument.hasPrefix("random:") {
-      for (name, path) in Self.weightFiles(try ModelStore().locate(argument)) {
-        files[name] = try PartFile.sha256(ofFile: path)
-      }
-    }
-    for path in data { files[Self.name(path)] = try PartFile.sha256(ofFile: path) }
-    self.files = files
-    plans = try methods.reduce(into: [:]) { plans, method in
-      if case .plan(let path) = method { plans[Self.name(path)] = try PartFile.sha256(ofFile: path) }
-    }
-    self.seed = seed
-    let conditions = loaded.conditions
-    machine = [
-      "processor": Self.processor, "operating_system": ProcessInfo.processInfo.operatingSystemVersionString,
-      "instruction_set": conditions.isa, "threads": "\(conditions.threads)",
-      "memory_bytes": "\(ProcessInfo.processInfo.physicalMemory)",
-    ]
-  }
-
-  /// What answers depend on besides items, options and methods.
-  var inputs: String {
-    let contents = files.values.sorted().joined(separator: " ")
-    return "\(kindredVersion) \(machine["instruction_set"] ?? "") \(contents)"
-  }
-
-  /// The provenance of a run that ends now.
-  func finished() -> Provenance {
-    Provenance(
-      date: Date().ISO8601Format(), kindredVersion: kindredVersion, commandLine: CommandLine.arguments, seed: seed,
-      files: files.merging(plans) { file, _ in file }, machine: machine)
-  }
-
-  private static func name(_ path: String) -> String { URL(fileURLWithPath: path).lastPathComponent }
-
-  /// The files of a model's weights and vocabulary, by name; those of a folder with its name before them.
-  private static func weightFiles(_ path: String) -> [(name: String, path: String)] {
-    var isFolder: ObjCBool = false
-    guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue else {
-      return [(name(path), path)]
-    }
-    let names = (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []
-    return names.filter { $0.hasSuffix(".safetensors") || $0 == "tokenizer.json" || $0 == "config.json" }
-      .map { ("\(name(path))/\($0)", "\(path)/\($0)") }
-  }
-
-  /// The processor's name, as Linux gives it.
-  private static var processor: String {
-    let lines = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8))?.split(separator: "\n") ?? []
-    let line = lines.first { $0.hasPrefix("model name") || $0.hasPrefix("CPU implementer") }
-    return line?.split(separator: ":").last.map { $0.trimmingCharacters(in: .whitespaces) } ?? "unknown"
   }
 }

@@ -27,7 +27,11 @@ struct ModelOptions: ParsableArguments {
 
   @Option(
     parsing: .unconditional,
-    help: ArgumentHelp("Share of the large model's layers that borrow, 0 to 1 (default: 0.3).", valueName: "share"))
+    help: ArgumentHelp(
+      """
+      Share of the large model's layers that borrow, 0 to 1; with --recipe calibrated the ratio that was calibrated \
+      (default: 0.3).
+      """, valueName: "share"))
   var ratio: Double?
 
   @Option(help: ArgumentHelp("The layers that borrow instead of --ratio, such as 4-11,20.", valueName: "list"))

@@ -97,7 +97,7 @@ struct TaskOptions: ParsableArguments {
       read.task, limit: limit, methods: list, models: try methods.models(loaded, options: models),
       options: runOptions(loaded.sessionOptions))
     let line = RemainingTime()
-    let results = try evaluation.run(journalPath: methods.journalPath, inputs: provenance.inputs) { progress in
+    let results = try evaluation.run(journalPath: methods.journalPath, inputs: provenance.inputs.text) { progress in
       line.show(progress.share, "\(progress.method): \(progress.done) of \(progress.items)")
     }
     line.clear()

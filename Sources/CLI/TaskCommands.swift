@@ -82,10 +82,10 @@ struct NeedleCommand: TaskCommand {
 
   @OptionGroup var evaluation: TaskOptions
 
-  @Option(help: ArgumentHelp("Tokens of the prompts, at most.", valueName: "list"))
+  @Option(parsing: .unconditional, help: ArgumentHelp("Tokens of the prompts, at most.", valueName: "list"))
   var lengths = "1024,2048,4096"
 
-  @Option(help: ArgumentHelp("Percent of the text before the needle.", valueName: "list"))
+  @Option(parsing: .unconditional, help: ArgumentHelp("Percent of the text before the needle.", valueName: "list"))
   var depths = "0,25,50,75,100"
 
   @Option(parsing: .unconditional, help: "Needles of each depth and length.")

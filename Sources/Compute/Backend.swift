@@ -24,7 +24,7 @@ public protocol Backend: AnyObject, Sendable {
   /// How the backend was set up, for reports: instruction set and threads.
   var configuration: BackendConfiguration { get }
   /// Rows from which an operation may be less precise, for speed: fewer get the ``ActivationPrecision`` that a product
-  /// asks for, and weights as they are stored.
+  /// asks for.
   var manyRows: Int { get }
 
   // MARK: Memory

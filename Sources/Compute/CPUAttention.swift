@@ -41,7 +41,7 @@ extension CPUBackend {
 
   public func attend(_ request: AttentionRequest<CPUBackend>, segments: [AttentionSegment<Page>]) {
     var segments = segments
-    let isTiled = { self.isTiled($0, type: request.type, dimension: request.shape.headDimension) }
+    let isTiled = { self.isTiled($0, type: request.type, shape: request.shape) }
     if segments.contains(where: isTiled) {
       attendInTiles(request, segments: segments.filter(isTiled))
       segments.removeAll(where: isTiled)

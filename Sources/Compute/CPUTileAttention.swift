@@ -10,10 +10,11 @@ extension CPUBackend {
   /// values of a long context lie in no nearby cache, and every piece reads them once.
   private static let mostBorrowers = 3
 
-  /// Whether a segment's rows are many enough to be packed for, and its cache of a precision that 16 bits stand for.
-  func isTiled(_ segment: AttentionSegment<Page>, type: KVType, dimension: Int) -> Bool {
-    kernels.attend_tiles != nil && type != .f32 && dimension <= KINDRED_TILE_COLUMNS
-      && segment.rows.count >= KINDRED_TILE_ROWS
+  /// Whether a segment's rows are many enough to be packed for, its cache is of a precision that 16 bits stand for, and
+  /// the kernel has room for its heads.
+  func isTiled(_ segment: AttentionSegment<Page>, type: KVType, shape: AttentionShape) -> Bool {
+    kernels.attend_tiles != nil && type != .f32 && shape.headDimension <= KINDRED_TILE_COLUMNS
+      && shape.groupSize <= KINDRED_TILE_QUERIES && segment.rows.count >= KINDRED_TILE_ROWS
   }
 
   func attendInTiles(_ request: AttentionRequest<CPUBackend>, segments: [AttentionSegment<Page>]) {
@@ -53,7 +54,7 @@ extension CPUBackend {
   /// Borrowed attention in tiles; `false`, and nothing done, where the loans or the segments do not suit.
   func borrowInTiles(_ request: BorrowRequest<CPUBackend>, segments: [AttentionSegment<Page>]) -> Bool {
     let dimension = request.shape.headDimension
-    let suits = segments.allSatisfy { isTiled($0, type: request.type, dimension: dimension) }
+    let suits = segments.allSatisfy { isTiled($0, type: request.type, shape: request.shape) }
     guard suits,
       request.loans.allSatisfy({ loan in
         loan.lender.tiles == nil && loan.lender.type != .f32 && loan.lender.shape.headDimension <= KINDRED_TILE_COLUMNS

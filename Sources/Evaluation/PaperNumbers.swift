@@ -69,8 +69,6 @@ enum PaperNumbers {
   /// Table 4: perplexity by the share of layers mapped; the printed labels of its rows contradict the text and are
   /// taken as swapped.
   static let untunedPerplexity: [Double: Double] = [0.1: 8.53, 0.2: 8.84, 0.3: 9.18, 0.4: 10.34, 0.5: 11.99]
-  /// Table 4: the same with the small model tuned.
-  static let tunedPerplexity: [Double: Double] = [0.1: 8.47, 0.2: 8.72, 0.3: 9.09, 0.4: 9.74, 0.5: 10.32]
   /// Table 4: perplexity of the unmapped model.
   static let unmappedPerplexity = 8.47
 

@@ -20,7 +20,7 @@ public struct PerplexityOptions: Sendable, Hashable {
   /// The first token of a window whose prediction is scored, at least 1; by default those on which the paper
   /// establishes its map are left out, for every method alike.
   public var scoreFrom = 100
-  /// Tokens that the models read at a time. Results do not depend on it.
+  /// Tokens that the models read at a time. Results depend on it by the rounding of activations alone (`Backend`).
   public var chunk = 128
 
   public init() {}
@@ -127,6 +127,11 @@ public struct PerplexityEvaluation<B: Backend> {
       if !missing.isEmpty {
         let measured = try measure(missing.map { methods[$0] }, Array(tokens[window]), scored: scored, tokenizer)
         for (index, score) in zip(missing, measured) {
+          guard score.nll.isFinite else {
+            throw PerplexityError(
+              description: "window \(number), \(methods[index].name): expected finite log-likelihoods, found "
+                + "\(score.nll): weights that are no numbers?")
+          }
           found[index] = score
           try journal?.note(
             JournaledAnswer(

@@ -18,6 +18,16 @@ public struct GenerationOptions: Sendable {
     self.sampling = sampling
     self.stops = stops
   }
+
+  /// Says what is wrong with the options, if anything is.
+  public var problem: String? {
+    maxTokens < 0 ? "max tokens: expected 0 or more, found \(maxTokens)" : sampling.problem
+  }
+}
+
+/// What is wrong with generation options.
+public struct GenerationOptionsError: Error, Sendable, Hashable, CustomStringConvertible {
+  public let description: String
 }
 
 /// Why a generation ended.
@@ -85,13 +95,14 @@ public struct TextGeneration<B: Backend> {
   /// - Parameters:
   ///   - prompt: at least one token.
   ///   - progress: called while the prompt is read with the number of its tokens read.
-  ///   - isCancelled: asked before every pass.
+  ///   - isCancelled: asked after every pass that another one would follow.
   ///   - onText: called with text as it becomes whole characters that no stop string can swallow.
-  /// - Throws: `DecoderError`, and what `onText` throws.
+  /// - Throws: `GenerationOptionsError`, `DecoderError`, and what `onText` throws.
   public func run(
     _ prompt: [Int32], progress: (Int) -> Void = { _ in }, isCancelled: () -> Bool = { false },
     onText: (String) throws -> Void
   ) throws -> GenerationStatistics {
+    if let problem = options.problem { throw GenerationOptionsError(description: problem) }
     // The last token is read again in any case: its logits are needed.
     session.truncate(to: min(zip(session.tokens, prompt).prefix { $0 == $1 }.count, prompt.count - 1))
     let reused = session.tokens.count
@@ -110,18 +121,24 @@ public struct TextGeneration<B: Backend> {
       }
       while generated < options.maxTokens {
         let token = sampler.next(logits, history: session.tokens)
-        lastTokenAt = .now
-        if generated == 0 { firstTokenAt = lastTokenAt }
         if tokenizer.endOfGenerationIDs.contains(token) {
           stop = .endOfText
           break
         }
+        lastTokenAt = .now
+        if generated == 0 { firstTokenAt = lastTokenAt }
         generated += 1
         try emit(filter.push(detokenizer.push(token)), to: onText)
-        if filter.hasStopped { stop = .stopString }
-        if session.tokens.count >= session.contextLength { stop = .contextFull }
-        if isCancelled() { stop = .cancelled }
-        guard stop == .maxTokens, generated < options.maxTokens else { break }
+        if filter.hasStopped {
+          stop = .stopString
+        } else if generated == options.maxTokens {
+          break
+        } else if session.tokens.count >= session.contextLength {
+          stop = .contextFull
+        } else if isCancelled() {
+          stop = .cancelled
+        }
+        guard stop == .maxTokens else { break }
         logits = try session.append([token])
       }
     } catch is Cancelled {

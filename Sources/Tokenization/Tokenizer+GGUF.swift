@@ -96,6 +96,10 @@ extension Tokenizer {
       preTokenizer: .none)
   }
 
+  /// Bytes of the longest token that is merged from others; longer ones come from hostile files only, which would take
+  /// time as the square of a token's length.
+  private static let longestMerged = 256
+
   /// SentencePiece merges the pair whose result has the highest score: every way to put a token together from two
   /// others is a merge, and its priority is the rank of the token's score.
   private static func merges(_ vocabulary: Vocabulary, scores: [Float]) -> MergeTable {
@@ -106,8 +110,7 @@ extension Tokenizer {
       if position > 0, scores[index] != scores[order[position - 1]] { priority += 1 }
       guard vocabulary.kinds[index] == .normal || vocabulary.kinds[index] == .userDefined else { continue }
       vocabulary[Int32(index)].withUnsafeBufferPointer { content in
-        // Tokens this long come from hostile files only.
-        guard content.count <= 1024 else { return }
+        guard content.count <= Self.longestMerged else { return }
         for cut in 1..<max(1, content.count) where content[cut] & 0xC0 != 0x80 {
           guard let left = vocabulary.id(of: UnsafeBufferPointer(rebasing: content[..<cut])),
             let right = vocabulary.id(of: UnsafeBufferPointer(rebasing: content[cut...]))

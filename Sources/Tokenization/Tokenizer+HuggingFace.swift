@@ -48,7 +48,7 @@ private struct TokenizerFile {
     let type = try root.stringIfPresent("model.type") ?? "BPE"
     guard type == "BPE" else { throw unsupported("model.type", "BPE", type) }
     let normalizer = try Normalizer(self)
-    let splitting = try Splitting(self)
+    let splitting = try Splitting(self, normalizer)
     let usesBytes = splitting.usesByteAlphabet
     let added = try addedTokens()
     var vocabulary = try vocabulary(added: added, usesByteAlphabet: usesBytes)
@@ -173,13 +173,24 @@ private struct TokenizerFile {
 private struct Normalizer {
   var composes = false
   var prefix = Tokenizer.SpacePrefix.none
+  /// Whether spaces become `▁`, which is how vocabularies of characters encode them here.
+  var replacesSpaces = false
 
   init(_ file: TokenizerFile) throws {
     for step in try file.steps("normalizer", "normalizers") {
       switch try step.string("type") {
       case "NFC": composes = true
-      case "Prepend": prefix = .each
-      case "Replace": break  // of spaces by `▁`, which is how characters are encoded here
+      case "Prepend":
+        let text = try step.string("prepend")
+        guard text == "▁" else { throw file.unsupported("normalizer.prepend", "▁", text) }
+        prefix = .each
+      case "Replace":
+        let (pattern, content) = (try step.stringIfPresent("pattern.String"), try step.string("content"))
+        guard pattern == " ", content == "▁" else {
+          throw file.unsupported(
+            "normalizer", "Replace of a space by ▁", "Replace of \(pattern ?? "a pattern") by \(content)")
+        }
+        replacesSpaces = true
       case let other: throw file.unsupported("normalizer", "NFC, Prepend or Replace", other)
       }
     }
@@ -193,7 +204,7 @@ private struct Splitting {
   /// Where a Metaspace step puts spaces.
   var prefix: Tokenizer.SpacePrefix?
 
-  init(_ file: TokenizerFile) throws {
+  init(_ file: TokenizerFile, _ normalizer: Normalizer) throws {
     var splitsDigits = false
     for step in try file.steps("pre_tokenizer", "pretokenizers") {
       switch try step.string("type") {
@@ -210,7 +221,16 @@ private struct Splitting {
         splitsDigits = true
       case "Split":
         // Gemma splits at spaces, of which its normalizer leaves none.
-        guard let pattern = try step.stringIfPresent("pattern.Regex") else { continue }
+        if normalizer.replacesSpaces, try step.stringIfPresent("pattern.String") == " " { continue }
+        guard let pattern = try step.stringIfPresent("pattern.Regex") else {
+          throw file.unsupported("pre_tokenizer", "Split by a Regex", "Split by a String")
+        }
+        let inverts = try step.boolIfPresent("invert") ?? false
+        let behavior = try step.string("behavior")
+        // Both keep every match of patterns that match everything.
+        guard inverts ? behavior == "Removed" : behavior == "Isolated" else {
+          throw file.unsupported("pre_tokenizer", "Split that isolates matches", "\(behavior), invert \(inverts)")
+        }
         guard case .none = preTokenizer else {
           throw file.unsupported("pre_tokenizer", "one Split", "several")
         }

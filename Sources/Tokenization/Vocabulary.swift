@@ -27,9 +27,6 @@ struct Vocabulary: Sendable {
     kinds.append(kind)
   }
 
-  /// Changes what an entry is for.
-  mutating func setKind(_ kind: TokenKind, of id: Int32) { kinds[Int(id)] = kind }
-
   /// Makes the index; call it once all entries are there.
   mutating func makeIndex() {
     var size = 64

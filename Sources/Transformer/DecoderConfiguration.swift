@@ -33,7 +33,7 @@ public struct DecoderConfiguration: Sendable, Hashable {
 
   /// Largest accepted size of any one dimension: far above every published model, and low enough that no product
   /// of two sizes overflows.
-  static let sizeLimit = 1 << 24
+  package static let sizeLimit = 1 << 24
 }
 
 /// Rotary position embedding (Su et al. 2021) and its extensions to longer contexts.

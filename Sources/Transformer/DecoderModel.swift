@@ -25,11 +25,12 @@ public struct DecoderModel<B: Backend>: Sendable {
   /// Runs the rows of a batch through the layers: stores their keys and values and leaves their hidden states in
   /// `state`, from which ``logits(rows:state:)`` computes what is wanted.
   ///
-  /// A row's result does not depend, bit for bit, on which other rows share its pass, and on their number only as
-  /// `Backend` says.
+  /// A row's result does not depend, bit for bit, on which other rows share its pass. It depends on their number as
+  /// `Backend` says, and on whether they are 16 or more sequences that are decoded together, a token each, whose
+  /// activations have 8 bits instead of 16.
   ///
   /// - Parameters:
-  ///   - batch: the rows.
+  ///   - batch: at least one row; each sequence goes on at its first position that is not stored, or before.
   ///   - state: with a KV cache that holds the earlier positions of each sequence; extended here.
   ///   - borrowing: for a large model with borrowed attention, the plan and the small model's pass over these rows.
   ///   - lending: where this model's attention is recorded.
@@ -50,7 +51,7 @@ public struct DecoderModel<B: Backend>: Sendable {
   /// Makes room for the rows of a batch and embeds their tokens: what ``forward(_:state:borrowing:lending:depth:)`` does
   /// before its first layer.
   package func begin(_ batch: Batch, state: RunState<B>) throws(DecoderError) {
-    try validate(batch, rowCapacity: state.rowCapacity)
+    try validate(batch, state: state)
     do throws(ComputeError) {
       for run in batch.runs { try state.store.extend(run.sequence, to: run.firstPosition + run.rows.count) }
     } catch {
@@ -129,15 +130,21 @@ public struct DecoderModel<B: Backend>: Sendable {
     return backend.read(state.selected, rows: 0..<1)
   }
 
-  private func validate(_ batch: Batch, rowCapacity: Int) throws(DecoderError) {
-    guard batch.tokens.count <= rowCapacity else {
-      throw .tooManyRows(found: batch.tokens.count, limit: rowCapacity)
+  private func validate(_ batch: Batch, state: RunState<B>) throws(DecoderError) {
+    guard batch.tokens.count <= state.rowCapacity else {
+      throw .tooManyRows(found: batch.tokens.count, limit: state.rowCapacity)
     }
     if let token = batch.tokens.first(where: { $0 < 0 || $0 >= configuration.vocabularySize }) {
       throw .tokenOutOfRange(token: token, vocabularySize: configuration.vocabularySize)
     }
-    for run in batch.runs where run.firstPosition + run.rows.count > configuration.contextLength {
-      throw .contextExceeded(needed: run.firstPosition + run.rows.count, limit: configuration.contextLength)
+    precondition(!batch.tokens.isEmpty, "a pass needs at least one row")
+    for run in batch.runs {
+      let needed = run.firstPosition + run.rows.count
+      guard needed <= configuration.contextLength else {
+        throw .contextExceeded(needed: needed, limit: configuration.contextLength)
+      }
+      let stored = state.store.length(of: run.sequence)
+      guard run.firstPosition <= stored else { throw .positionsMissing(first: run.firstPosition, stored: stored) }
     }
   }
 
@@ -239,6 +246,8 @@ public enum DecoderError: Error, Sendable, Hashable, CustomStringConvertible {
   case tooManyRows(found: Int, limit: Int)
   case tokenOutOfRange(token: Int32, vocabularySize: Int)
   case contextExceeded(needed: Int, limit: Int)
+  /// Rows go on at `first`, of a sequence with `stored` positions.
+  case positionsMissing(first: Int, stored: Int)
   case compute(ComputeError)
 
   public var description: String {
@@ -247,6 +256,8 @@ public enum DecoderError: Error, Sendable, Hashable, CustomStringConvertible {
     case .tokenOutOfRange(let token, let size): "token \(token): expected an id from 0 to \(size - 1)"
     case .contextExceeded(let needed, let limit):
       "context: expected at most \(limit) positions, found a need of \(needed)"
+    case .positionsMissing(let first, let stored):
+      "batch: expected rows from position \(stored) or before, found position \(first)"
     case .compute(let error): error.description
     }
   }

@@ -52,6 +52,7 @@ enum ConfigurationFile {
 
 extension DecoderConfiguration {
   private static let sizes = 1...sizeLimit
+  private static let headLimit = 1024
 
   /// Reads the configuration of a GGUF file.
   public init(gguf file: GGUFFile) throws(ModelFileError) {
@@ -68,8 +69,11 @@ extension DecoderConfiguration {
     let headDimension =
       try file.integerIfPresent("\(architecture).attention.key_length", in: Self.sizes) ?? hidden / heads
     let source = ConfigurationFile.gguf(file, architecture: architecture)
-    guard let embedding = try file.tensor(named: "token_embd.weight"), embedding.shape.count == 2 else {
-      throw source.error("tensor \"token_embd.weight\"", "expected a matrix, found none")
+    guard let embedding = try file.tensor(named: "token_embd.weight"), embedding.shape.count == 2,
+      Self.sizes.contains(embedding.shape[0])
+    else {
+      throw source.error(
+        "tensor \"token_embd.weight\"", "expected a matrix of up to \(Self.sizeLimit) rows, found none")
     }
     self.family = family.name
     vocabularySize = embedding.shape[0]
@@ -163,6 +167,10 @@ extension DecoderConfiguration {
   private func validate(_ source: ConfigurationFile) throws(ModelFileError) {
     let heads = attention.queryHeads
     let groups = attention.kvHeads
+    // Far above every published model; each piece of work of a parallel region is one head of some rows.
+    guard heads <= Self.headLimit else {
+      throw source.error("heads", "expected at most \(Self.headLimit), found \(heads)")
+    }
     guard heads % groups == 0 else {
       throw source.error("heads", "expected a multiple of the \(groups) KV heads, found \(heads) query heads")
     }
@@ -170,8 +178,8 @@ extension DecoderConfiguration {
       throw source.error(
         "rotary dimension", "expected an even number up to \(attention.headDimension), found \(rotary.dimension)")
     }
-    guard heads * attention.headDimension <= Self.sizeLimit, attention.headDimension <= 4096 else {
-      throw source.error("head dimension", "expected at most 4096, found \(attention.headDimension)")
+    guard (1...4096).contains(attention.headDimension) else {
+      throw source.error("head dimension", "expected 1 to 4096, found \(attention.headDimension)")
     }
     guard normEpsilon >= 0, normEpsilon.isFinite, rotary.base > 0, rotary.base.isFinite else {
       throw source.error(
@@ -180,6 +188,11 @@ extension DecoderConfiguration {
     if case .divisors(let divisors) = rotary.scaling, divisors.count != rotary.dimension / 2 {
       throw source.error(
         "tensor \"rope_freqs.weight\"", "expected \(rotary.dimension / 2) elements, found \(divisors.count)")
+    }
+    // What scaling divides by is checked by what becomes of it.
+    if let index = rotary.frequencies.firstIndex(where: { !($0 >= 0 && $0.isFinite) }) {
+      throw source.error(
+        "rotary scaling", "expected frequencies that are finite, found \(rotary.frequencies[index]) at \(index)")
     }
   }
 }

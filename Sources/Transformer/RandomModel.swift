@@ -92,13 +92,14 @@ public struct RandomModel: TensorContainer, CustomStringConvertible {
     return shapes
   }
 
-  public func tensor(named name: String) -> ModelTensor? {
+  /// - Throws: `ModelFileError` where memory is lacking.
+  public func tensor(named name: String) throws(ModelFileError) -> ModelTensor? {
     guard let shape = shapes[name] else { return nil }
     if shape.count == 1 {
-      return RandomTensor.make(name: name, type: .f32, shape: shape, constant: name.hasSuffix("bias") ? 0 : 1)
+      return try RandomTensor.make(name: name, type: .f32, shape: shape, constant: name.hasSuffix("bias") ? 0 : 1)
     }
     let fits = shape[1] % type.blockElements == 0
-    return RandomTensor.make(name: name, type: fits ? type : .q8_0, shape: shape, constant: nil)
+    return try RandomTensor.make(name: name, type: fits ? type : .q8_0, shape: shape, constant: nil)
   }
 
   /// What a published configuration gives.
@@ -165,10 +166,16 @@ private enum RandomTensor {
     init(byteCount: Int) throws(ComputeError) { memory = try AlignedBuffer(byteCount: byteCount) }
   }
 
-  /// A tensor of random elements, or of `constant`; `nil` where memory is lacking.
-  static func make(name: String, type: TensorType, shape: [Int], constant: Float?) -> ModelTensor? {
+  /// A tensor of random elements, or of `constant`.
+  static func make(
+    name: String, type: TensorType, shape: [Int], constant: Float?
+  ) throws(ModelFileError) -> ModelTensor {
     let count = shape.reduce(1, *)
-    guard let bytes = type.byteCount(elements: count), let storage = try? Storage(byteCount: bytes) else { return nil }
+    guard let bytes = type.byteCount(elements: count), let storage = try? Storage(byteCount: bytes) else {
+      throw ModelFileError(
+        path: "random weights", field: "tensor \"\(name)\"",
+        problem: "expected memory for \(count) elements, found too little")
+    }
     let memory = UnsafeMutableRawBufferPointer(start: storage.memory.pointer, count: bytes)
     if let constant {
       memory.bindMemory(to: Float.self).update(repeating: constant)

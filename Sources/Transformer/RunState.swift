@@ -81,11 +81,13 @@ public struct Batch: Sendable {
   }
 
   /// Sequences from which decoding them together takes the time of arithmetic instead of that of reading weights.
-  private static let manySequences = 16
+  static let manySequences = 16
 
-  /// How precisely products are given their inputs: many sequences that are decoded together are worth more
-  /// tokens in the same time.
-  var precision: ActivationPrecision { runs.count < Self.manySequences ? .int16 : .int8 }
+  /// How precisely products are given their inputs: many sequences that are decoded together, a token each, are worth
+  /// more tokens in the same time.
+  var precision: ActivationPrecision {
+    runs.count >= Self.manySequences && runs.allSatisfy { $0.rows.count == 1 } ? .int8 : .int16
+  }
 
   /// The position of each row.
   var positions: [Int] {

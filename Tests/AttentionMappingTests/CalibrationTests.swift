@@ -150,7 +150,7 @@ private struct Interruption: Error {}
     let pair = try TinyPair(set: .generic)
     return try Calibration(
       large: pair.large, small: options.far == .small ? pair.small : nil, texts: texts, options: options,
-      names: ["large", "small"], journalPath: journal)
+      inputs: "large small", journalPath: journal)
   }
 
   @Test(arguments: [0.0, 0.3, 0.5, 1], CalibrationOptions.Granularity.allCases)
@@ -300,7 +300,7 @@ private struct Interruption: Error {}
       #expect(try Self.calibration(Self.options(), journal: folder.file("cut")).run().plan == whole.plan)
     }
     try Data("no journal\n{}".utf8).write(to: URL(fileURLWithPath: folder.file("cut")))
-    #expect(try Self.calibration(Self.options(), journal: folder.file("cut")).run().plan == whole.plan)
+    #expect(throws: CalibrationError.self) { try Self.calibration(Self.options(), journal: folder.file("cut")) }
   }
 
   /// Another budget uses what was found; other inputs do not.

@@ -28,7 +28,6 @@ private func head(_ layer: Int, _ head: Int) -> HeadIndex { HeadIndex(layer: lay
     #expect(plan.ownGroups(layer: 2) == [0])
     #expect((0..<3).map { plan.usesKeys(layer: $0) } == [true, false, true])
     #expect(plan.mappedUnits.map { [$0.layer, $0.group] } == [[1, 0], [1, 1], [2, 1]])
-    #expect(plan.mappedShare == 0.5)
     #expect(plan.lentHeads.count == 4)
     #expect(plan.lenderDepth == 2)
     #expect(AttentionPlan.own(layers: 2, kvHeads: 2).lenderDepth == 0)

@@ -94,7 +94,7 @@ struct AnalyzeCommandTests {
       (arguments("usage", small: "nowhere"), 1, "nowhere"),
       (arguments("usage") + ["-o", "/proc/no/such"], 1, "/proc/no/such: expected a folder that can be written to"),
       (arguments("usage") + ["-o", path("text")], 1, "expected a folder that can be written to"),
-      (arguments("usage") + ["--windows", "0"], 64, "--windows: expected at least 1"),
+      (arguments("usage") + ["--windows", "0"], 64, "--windows: expected 1 to"),
       (arguments("usage") + ["--text", path("second")], 64, "--text: expected one, found 2"),
       (arguments("usage") + ["--establish-tokens", "0"], 64, "--establish-tokens: expected 1 to 1024"),
       (arguments("layers") + ["--blocks", "0"], 64, "--blocks: expected at least 1"),
@@ -103,7 +103,7 @@ struct AnalyzeCommandTests {
       (arguments("layers") + ["--blocks", "3", "--context", "20"], 1, "context: expected more than the 20 tokens"),
       (arguments("strategies") + ["--ratio", "-1"], 64, "--ratio: expected numbers from 0 to 1, found -1.0"),
       (arguments("metrics") + ["--max-windows", "0"], 64, "--max-windows: expected at least 1"),
-      (arguments("consistency") + ["--tokens", "0"], 64, "--tokens: expected at least 1"),
+      (arguments("consistency") + ["--tokens", "0"], 64, "--tokens: expected 1 to"),
       (arguments("consistency"), 1, "expected at most 256 positions"),
     ]
     for (arguments, code, text) in cases {

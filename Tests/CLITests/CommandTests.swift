@@ -54,6 +54,7 @@ struct CommandTests {
   }()
 
   static let tiny = "random:qwen2-0.5b:layers=1"
+  static let huge = "\(Int.max)"
 
   static func calibrate(_ text: String, _ options: String...) -> [String] {
     ["calibrate", "-m", tiny, "-s", tiny, "--text", text, "-o", folder + "/calibrated.json"] + options
@@ -120,9 +121,18 @@ struct CommandTests {
     (calibrate("x", "--ratio", "0.5", "--max-kl", "1"), 64, "found several"),
     (calibrate("x", "--near-window", "-1"), 64, "near-window"),
     (calibrate("x", "--sinks", "-1"), 64, "sinks"),
-    (calibrate("x", "--near-window", "0", "--choose", "windows"), 64, "choose: expected units without near windows"),
+    (calibrate("x", "--near-window", "0", "--choose", "windows"), 64, "choose windows: expected a near window"),
     (calibrate("x", "--choose", "layers"), 64, "choose"),
     (calibrate("x", "--mixture", "0"), 64, "mixture"),
+    (calibrate("x", "--context", huge, "--tokens", huge), 64, "context: expected 32 to"),
+    (calibrate("x", "--near-window", huge, "--sinks", "1"), 64, "near-window: expected 1 to 1023"),
+    (calibrate("x", "--near-window", "5", "--sinks", huge), 64, "sinks: expected 0 to 1023"),
+    (calibrate(folder + "/empty.txt", "--journal", folder + "/empty.txt"), 1, "found one that is read"),
+    (["calibrate", "-m", tiny, "-s", tiny, "--text", "x", "-o", folder], 1, "found a folder"),
+    (["bench", "-m", tiny, "--prompt-tokens", huge], 64, "prompt-tokens: expected 1 to"),
+    (["bench", "-m", tiny, "--depth", huge], 64, "depth: expected 1 to"),
+    (["analyze", "usage", "-m", tiny, "-s", tiny, "--text", "x", "-o", "x", "--windows", huge], 64, "windows"),
+    (["generate", "-m", tiny, "-p", "x", "-n", "-1"], 64, "found -1"),
     (calibrate("x", "--tokens", "100"), 64, "tokens"),
     (calibrate("x", "--kv-budget", "-5"), 64, "kv-budget"),
     (calibrate("x", "--far", "layer"), 64, "expected none with --far layer"),
@@ -280,10 +290,31 @@ struct CommandTests {
     #expect(text.contains("time per token, batch 2, depth 30") && !text.contains("time to first token, prompt"))
   }
 
-  @Test(arguments: [[], ["generate"], ["chat"], ["bench"], ["evaluate", "perplexity"], ["fetch"], ["inspect"]])
-  func helpTeaches(command: [String]) throws {
+  @Test(arguments: [
+    ([], "kindred generate -m qwen2.5-coder-1.5b"), (["generate"], "--prompt-file"), (["chat"], "Ctrl-C ends"),
+    (["bench"], "--explain"), (["evaluate", "perplexity"], "--score-from"), (["fetch"], "hf:OWNER/REPO"),
+    (["inspect"], "plan"), (["calibrate"], "--choose <choose>"), (["analyze", "usage"], "--windows"),
+    (["report"], "report.html"),
+  ])
+  func helpTeaches(command: [String], text: String) throws {
     let outcome = try run(command + ["--help"])
     #expect(outcome.code == 0)
-    #expect(outcome.output.contains("USAGE: kindred"))
+    #expect(outcome.output.contains("USAGE: kindred") && outcome.output.contains(text), "\(outcome.output)")
+  }
+
+  /// Where standard output takes nothing, that is an error and not a crash, also of what is written at the end.
+  @Test(.enabled(if: FileManager.default.fileExists(atPath: "/dev/full"), "needs /dev/full"), arguments: [true, false])
+  func fullOutputIsAnError(json: Bool) throws {
+    let process = Process()
+    process.executableURL = tool
+    process.arguments = ["inspect", Self.folder + "/plan.json"] + (json ? ["--json"] : [])
+    process.standardOutput = try #require(FileHandle(forWritingAtPath: "/dev/full"))
+    let errors = Pipe()
+    process.standardError = errors
+    try process.run()
+    let text = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+    process.waitUntilExit()
+    #expect(process.terminationReason == .exit && process.terminationStatus == 1)
+    #expect(text.hasPrefix("kindred: standard output: expected to write to it"))
   }
 }

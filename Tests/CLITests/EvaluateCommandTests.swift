@@ -143,7 +143,7 @@ struct EvaluateCommandTests {
     (["--methods", "plan:/no/such/plan.json"], 1, "/no/such/plan.json"),
     (["--output", "x.json"], 64, "expected --methods"),
     (["--methods", "small", "--output", "/no/such/folder/x.json"], 1, "a folder that can be written to"),
-    (["--methods", "small", "--journal", "/no/such/folder/x"], 1, "a place for a journal"),
+    (["--methods", "small", "--journal", "/no/such/folder/x"], 1, "the journal could not be written"),
   ])
   func mistakesGetOneLine(options: [String], code: Int32, text: String) throws {
     let outcome = try run(

@@ -193,6 +193,7 @@ func largestDifference(_ a: [Float], _ b: [Float]) -> Float {
     #expect(error([-1], from: 0) == .tokenOutOfRange(token: -1, vocabularySize: size))
     #expect(error([0, 1], from: context - 1) == .contextExceeded(needed: context + 1, limit: context))
     #expect(error(Array(repeating: 0, count: 129), from: 0) == .tooManyRows(found: 129, limit: 128))
+    #expect(error([0, 1], from: 1) == .positionsMissing(first: 1, stored: 0))
     #expect(state.store.byteCount == 0)
   }
 }

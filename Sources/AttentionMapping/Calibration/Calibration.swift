@@ -76,19 +76,26 @@ public struct CalibrationOptions: Sendable, Hashable {
 
   /// Says what is wrong with the options, if anything is.
   public var problem: String? {
-    if context < 32 { return "context: expected at least 32 tokens, found \(context)" }
-    if tokens < 3 * context { return "tokens: expected at least three windows of \(context), found \(tokens)" }
+    let limit = DecoderConfiguration.sizeLimit
+    if !(32...limit).contains(context) { return "context: expected 32 to \(limit) tokens, found \(context)" }
+    if !(3 * context...3 * limit).contains(tokens) {
+      return "tokens: expected \(3 * context) (three windows) to \(3 * limit), found \(tokens)"
+    }
     if !(1...AttentionPlan.mixtureLimit).contains(mixture) {
       return "mixture: expected 1 to \(AttentionPlan.mixtureLimit) small heads, found \(mixture)"
     }
     if near == nil, far == .nothing { return "near-window: expected a window where nothing is borrowed, found none" }
-    if choice == .windows, near == nil { return "choose: expected units without near windows, found windows" }
+    if choice == .windows, near == nil { return "choose windows: expected a near window, found none" }
     if choice == .windows, far == .layer {
-      return "choose: expected units where far positions borrow from layers that are not mapped, found windows"
+      return "choose windows: expected small or nothing as the far source, found layer"
     }
     if let near {
-      if near.positions < 1 { return "near-window: expected at least 1 position, found \(near.positions)" }
-      if near.sinks < 0 { return "sinks: expected at least 0 positions, found \(near.sinks)" }
+      if !(1..<context).contains(near.positions) {
+        return "near-window: expected 1 to \(context - 1) positions, found \(near.positions)"
+      }
+      if !(0..<context).contains(near.sinks) {
+        return "sinks: expected 0 to \(context - 1) positions, found \(near.sinks)"
+      }
       if near.positions + near.sinks >= context {
         return "near-window and sinks: expected fewer positions than the context's \(context), found "
           + "\(near.positions + near.sinks)"
@@ -161,11 +168,11 @@ public struct Calibration<B: Backend> {
   ///   - small: the model that lends, of the same vocabulary; `nil` where far positions borrow nothing from it.
   ///   - texts: tokens of calibration texts, of which equal parts are used as far as they reach.
   ///   - options: how the plan is made.
-  ///   - names: the models' names, by which a journal is known.
+  ///   - inputs: what tells the models apart; a journal of others is started anew.
   ///   - journalPath: where findings are kept.
   /// - Throws: `CalibrationError` for options or texts that will not do.
   public init(
-    large: DecoderModel<B>, small: DecoderModel<B>?, texts: [[Int32]], options: CalibrationOptions, names: [String],
+    large: DecoderModel<B>, small: DecoderModel<B>?, texts: [[Int32]], options: CalibrationOptions, inputs: String,
     journalPath: String
   ) throws {
     if let problem = options.problem { throw CalibrationError(description: problem) }
@@ -192,8 +199,7 @@ public struct Calibration<B: Backend> {
         : (0..<kvHeads).map { MappingUnit(layer: layer, groups: [$0]) }
     }
     var hash = InputHash()
-    for name in names { hash.add(name) }
-    for model in [large, small].compactMap(\.self) { hash.add("\(model.configuration) \(model.weights.byteCount)") }
+    hash.add(inputs)
     hash.add(
       "\(options.context) \(options.mixture) \(options.near.map { "\($0)" } ?? "none") \(options.far) \(options.granularity) "
         + "\(options.seed) \(options.kvType)\(options.smallKVType.map { " \($0)" } ?? "")")

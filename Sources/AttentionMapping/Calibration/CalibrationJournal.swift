@@ -81,13 +81,15 @@ package final class CalibrationJournal {
   /// Where sums are kept until mixtures are solved from them: the number of windows that they hold, and the sums.
   private var sumsPath: String { path + ".sums" }
 
-  /// Opens the journal at `path`, or starts one. A journal of other inputs is started anew.
+  /// Opens the journal at `path`, or starts one. A calibration's journal of other inputs is started anew.
   ///
   /// - Parameter inputs: a hash of all that findings depend on.
   package init(path: String, inputs: String) throws(CalibrationError) {
     self.path = path
     do throws(JournalError) {
-      file = try JournalFile(path: path, header: .header(Header(inputs: inputs)), replacesOthers: true)
+      file = try JournalFile(path: path, header: .header(Header(inputs: inputs))) { line in
+        if case .header(let other) = line { other.format == Header(inputs: "").format } else { false }
+      }
     } catch { throw CalibrationError(description: error.description) }
     if file.isNew { try? FileManager.default.removeItem(atPath: sumsPath) }
     for line in file.found {
@@ -135,28 +137,4 @@ package final class CalibrationJournal {
         description: "\(sumsPath): the calibration's sums could not be written: \(error.localizedDescription)")
     }
   }
-}
-
-/// FNV-1a over what is added: enough to tell inputs apart that were not made to collide.
-package struct InputHash {
-  private var value: UInt64 = 0xcbf2_9ce4_8422_2325
-
-  package init() {}
-
-  private mutating func add(bytes: some Sequence<UInt8>) {
-    for byte in bytes { value = (value ^ UInt64(byte)) &* 0x100_0000_01b3 }
-  }
-
-  package mutating func add(_ text: String) {
-    add(bytes: text.utf8)
-    add(bytes: CollectionOfOne(0))
-  }
-
-  package mutating func add(_ tokens: [Int32]) {
-    tokens.withUnsafeBytes { add(bytes: $0) }
-    add(bytes: CollectionOfOne(0))
-  }
-
-  /// Hexadecimal digits.
-  package var text: String { String(value, radix: 16) }
 }

@@ -54,21 +54,23 @@ package struct CandidateSums<B: Backend> {
 
   /// The sums of an interrupted run, as ``stored`` left them; `false` where the bytes are not those of such sums.
   package mutating func restore(_ stored: Data) -> Bool {
+    let headValues = candidates * candidates + candidates + 1
+    let heads = units.count * large.kvHeads * large.groupSize
+    guard stored.count == heads * headValues * MemoryLayout<Float>.stride else { return false }
     var values = stored.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }[...]
+    guard values.allSatisfy(\.isFinite) else { return false }
     for layer in units.indices {
       for group in units[layer].indices {
         for head in 0..<large.groupSize {
-          let count = candidates * candidates + candidates + 1
-          guard values.count >= count else { return false }
-          let part = Array(values.prefix(count))
-          values = values.dropFirst(count)
+          let part = Array(values.prefix(headValues))
+          values = values.dropFirst(headValues)
           units[layer][group].gram[head] = Array(part[..<(candidates * candidates)])
-          units[layer][group].cross[head] = Array(part[(candidates * candidates)..<(count - 1)])
-          units[layer][group].square[head] = part[count - 1]
+          units[layer][group].cross[head] = Array(part[(candidates * candidates)..<(headValues - 1)])
+          units[layer][group].square[head] = part[headValues - 1]
         }
       }
     }
-    return values.isEmpty
+    return true
   }
 
   /// The sums as bytes.

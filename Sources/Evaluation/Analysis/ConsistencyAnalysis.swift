@@ -22,7 +22,8 @@ public struct ConsistencyAnalysis: Analysis {
   public init() {}
 
   public var problem: String? {
-    if tokens < 1 { return "tokens: expected at least 1, found \(tokens)" }
+    let counts = 1...DecoderConfiguration.sizeLimit
+    if !counts.contains(tokens) { return "tokens: expected 1 to \(counts.upperBound), found \(tokens)" }
     if !(1...tokens).contains(every) { return "every: expected 1 to the \(tokens) tokens, found \(every)" }
     return sampling.problem
   }

@@ -3,6 +3,7 @@
 import Foundation
 import KindredCompute
 import KindredGeneration
+import KindredTransformer
 
 /// What is measured.
 public struct SpeedOptions: Sendable, Hashable {
@@ -33,10 +34,15 @@ public struct SpeedOptions: Sendable, Hashable {
 
   /// Says what is wrong with the options, if anything is.
   public var problem: String? {
-    if promptTokens < 1 { return "prompt-tokens: expected at least 1, found \(promptTokens)" }
-    if generatedTokens < 2 { return "generate-tokens: expected at least 2, found \(generatedTokens)" }
+    let limit = DecoderConfiguration.sizeLimit
+    if !(1...limit).contains(promptTokens) {
+      return "prompt-tokens: expected 1 to \(limit), found \(promptTokens)"
+    }
+    if !(2...limit).contains(generatedTokens) {
+      return "generate-tokens: expected 2 to \(limit), found \(generatedTokens)"
+    }
     if !(1...512).contains(batch) { return "batch: expected 1 to 512, found \(batch)" }
-    if let depth, depth < 1 { return "depth: expected at least 1, found \(depth)" }
+    if let depth, !(1...limit).contains(depth) { return "depth: expected 1 to \(limit), found \(depth)" }
     if repeats < 1 { return "repeat: expected at least 1, found \(repeats)" }
     return nil
   }

@@ -4,6 +4,7 @@ import Foundation
 import KindredAttention
 import KindredCompute
 import KindredGeneration
+import KindredTransformer
 
 /// A part of a repetition.
 enum SpeedPhase: Hashable {
@@ -58,6 +59,10 @@ final class SpeedRunner<B: Backend> {
   ///   - phaseEnded: called at the end of each phase, outside of what is timed.
   func measure(seed: Int, phaseEnded: (SpeedPhase) -> Void = { _ in }) throws -> SpeedSample {
     if let depth = options.depth { return try measure(depth: depth, phaseEnded: phaseEnded) }
+    let limit = model.decoder.configuration.contextLength
+    guard options.promptTokens <= limit else {
+      throw DecoderError.contextExceeded(needed: options.promptTokens, limit: limit)
+    }
     let prompts = self.prompts(count: options.batch, tokens: options.promptTokens, seed: seed)
     // Setting up a session is part of the time to first token; that is how a user meets it.
     let start = ContinuousClock.now

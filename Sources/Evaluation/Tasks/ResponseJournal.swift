@@ -53,7 +53,7 @@ final class ResponseJournal<Answer: Codable & Sendable> {
   /// - Throws: `JournalError`, also for a journal of other inputs: somebody may have waited for it.
   init(path: String?, task: String, inputs: String) throws {
     file = try path.map {
-      try JournalFile(path: $0, header: .header(Header(task: task, inputs: inputs)), replacesOthers: false)
+      try JournalFile(path: $0, header: .header(Header(task: task, inputs: inputs)))
     }
     for case .answer(let found) in file?.found ?? [] {
       answers[Key(method: found.method, item: found.item)] = found
