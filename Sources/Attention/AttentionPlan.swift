@@ -1,8 +1,7 @@
 // The plan: where each unit of the large model takes its attention from.
 //
-// A unit is a KV head of a layer, the finest part at which keys can be dropped. One type says what every technique of
-// `ALGORITHMS.md` §4 of the design needs: IAM (arXiv 2507.11953) and its mixtures, Shared Attention (arXiv
-// 2407.12866), StreamingLLM (arXiv 2309.17453).
+// A unit is a KV head of a layer, the finest part at which keys can be dropped. One type says what every technique needs:
+// IAM (arXiv 2507.11953) and its mixtures, Shared Attention (arXiv 2407.12866), StreamingLLM (arXiv 2309.17453).
 
 import KindredCompute
 

@@ -87,7 +87,8 @@ struct CalibrateCommand: ParsableCommand {
 
   @OptionGroup var engine: EngineOptions
 
-  @Option(name: .customLong("small-kv-type"), help: "The type of the small model's (default: that of --kv-type).")
+  @Option(
+    name: .customLong("small-kv-type"), help: "The KV cache type of the small model (default: that of --kv-type).")
   var smallKVType: KVType?
 
   @Option(
@@ -117,7 +118,7 @@ struct CalibrateCommand: ParsableCommand {
       throw ValidationError("--small-kv-type: expected a small model (-s), found none")
     }
     if output == nil, kvBudget != nil || maxKl != nil || far != .small {
-      throw ValidationError("--output: expected a file for a plan that no ratio of small heads names, found none")
+      throw ValidationError("--output: expected a file with --kv-budget, --max-kl and --far, found none")
     }
     if let problem = options.problem { throw ValidationError("--\(problem)") }
   }

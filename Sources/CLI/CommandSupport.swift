@@ -11,6 +11,20 @@ func printJSON(_ value: some Encodable) throws {
   print(String(decoding: try encoder.encode(value), as: UTF8.self))
 }
 
+/// Prints `rows` with their cells one under the other.
+func printColumns(_ rows: [[String]], rightAligned: Set<Int> = []) {
+  guard let columnCount = rows.first?.count else { return }
+  let widths = (0..<columnCount).map { column in rows.map { $0[column].count }.max() ?? 0 }
+  for row in rows {
+    let cells = row.enumerated().map { column, cell in
+      let padding = String(repeating: " ", count: widths[column] - cell.count)
+      if rightAligned.contains(column) { return padding + cell }
+      return column == columnCount - 1 ? cell : cell + padding
+    }
+    print("  " + cells.joined(separator: "  "))
+  }
+}
+
 /// The text of the file at `path`; `-` is standard input. Bytes that are no UTF-8 become U+FFFD.
 func readText(_ path: String) throws(FileError) -> String {
   if path == "-" {

@@ -118,20 +118,6 @@ private struct Inspection: Encodable {
   }
 }
 
-/// Prints `rows` with their cells one under the other.
-func printColumns(_ rows: [[String]], rightAligned: Set<Int> = []) {
-  guard let columnCount = rows.first?.count else { return }
-  let widths = (0..<columnCount).map { column in rows.map { $0[column].count }.max() ?? 0 }
-  for row in rows {
-    let cells = row.enumerated().map { column, cell in
-      let padding = String(repeating: " ", count: widths[column] - cell.count)
-      if rightAligned.contains(column) { return padding + cell }
-      return column == columnCount - 1 ? cell : cell + padding
-    }
-    print("  " + cells.joined(separator: "  "))
-  }
-}
-
 extension Int {
   /// This number with a comma between thousands.
   fileprivate var grouped: String {

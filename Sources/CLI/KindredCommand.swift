@@ -2,9 +2,7 @@
 
 import ArgumentParser
 import Foundation
-
-/// The version of the tool and the library.
-let kindredVersion = "0.1.3"
+import Kindred
 
 @main
 struct KindredCommand: AsyncParsableCommand {

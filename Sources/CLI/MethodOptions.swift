@@ -17,7 +17,7 @@ struct MethodOptions: ParsableArguments {
       """, valueName: "list"))
   var methods: String?
 
-  @Option(help: "Decides the draws of intervals and of random:R.")
+  @Option(help: "Seed of bootstrap intervals and of random:R.")
   var seed: UInt64 = 0
 
   @Option(

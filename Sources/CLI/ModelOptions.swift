@@ -52,7 +52,8 @@ struct ModelOptions: ParsableArguments {
 
   @OptionGroup var engine: EngineOptions
 
-  @Option(name: .customLong("small-kv-type"), help: "The type of the small model's (default: that of --kv-type).")
+  @Option(
+    name: .customLong("small-kv-type"), help: "The KV cache type of the small model (default: that of --kv-type).")
   var smallKVType: KVType?
 
   func validate() throws {

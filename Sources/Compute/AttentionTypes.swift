@@ -116,7 +116,9 @@ public struct AttentionShape: Sendable, Hashable {
 public struct AttentionRequest<B: Backend> {
   /// Rotated queries, `[rows, H · D]`.
   public var query: B.Tensor
+  /// The layer's heads.
   public var shape: AttentionShape
+  /// The type of its keys and values.
   public var type: KVType
   /// The KV heads to attend; the others' slices of `output` are left alone.
   public var groups: [Int]
@@ -143,13 +145,15 @@ public struct AttentionRequest<B: Backend> {
 }
 
 /// What one head of a lending model leaves behind: enough to recompute any tile of its post-softmax map as
-/// `exp(q · k / √d − logSumExp)`, which is normalised already (ALGORITHMS §1 of the design).
+/// `exp(q · k / √d − logSumExp)`, which is normalised already.
 public struct LentHead<B: Backend> {
   /// Rotated queries, `[rows, h · d]`.
   public var query: B.Tensor
   /// `[rows, h]`.
   public var logSumExp: B.Tensor
+  /// The lending layer's heads.
   public var shape: AttentionShape
+  /// The type of the lending model's keys.
   public var type: KVType
   /// The head, below `shape.queryHeads`.
   public var head: Int
@@ -203,6 +207,7 @@ public struct Borrower: Sendable, Hashable {
 
 /// One lent head's rows, and whom in the borrowing layer they serve.
 public struct Loan<B: Backend> {
+  /// Whose rows they are.
   public var lender: LentHead<B>
   /// The KV heads of the borrowing layer that use the rows, each once.
   public var borrowers: [Borrower]
@@ -215,6 +220,7 @@ public struct Loan<B: Backend> {
 
 /// Attention of a layer's mapped KV heads: lent rows, and own keys in near windows.
 public struct BorrowRequest<B: Backend> {
+  /// All lent heads that the layer uses, each once.
   public var loans: [Loan<B>]
   /// The KV heads to attend; the others' slices of `output` are left alone.
   public var groups: [Int]

@@ -187,18 +187,3 @@ public final class CPUBackend: Backend {
     }
   }
 }
-
-extension CPUBackend {
-  /// Writes `count` stored elements of `type` as float; the slow, obviously right reading of a model file.
-  ///
-  /// - Precondition: `bytes` holds that many elements, in whole blocks.
-  public static func dequantize(_ bytes: UnsafeRawBufferPointer, type: TensorType, count: Int) -> [Float] {
-    precondition(type.byteCount(elements: count) ?? .max <= bytes.count, "dequantize: too few bytes")
-    return [Float](unsafeUninitializedCapacity: count) { buffer, initialized in
-      if let source = bytes.baseAddress, let destination = buffer.baseAddress {
-        kindred_dequantize(type.kernelType, source, count, destination)
-      }
-      initialized = count
-    }
-  }
-}

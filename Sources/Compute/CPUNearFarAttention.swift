@@ -1,5 +1,4 @@
-// Attention of mapped KV heads in its general form: mixtures of lent rows at far positions, own keys in a near window
-// (ALGORITHMS §3 of the design).
+// Attention of mapped KV heads in its general form: mixtures of lent rows at far positions, own keys in a near window.
 //
 // With `m` the sum of a row's far weights, the output is `Σ_far weight · V + max(0, 1 − m) · softmax(near logits) · V`.
 // By linearity each distinct (lent head, KV head) product is computed once, whatever number of query heads mixes it.

@@ -1,5 +1,5 @@
 // Own keys at the nearest positions only: the first few (attention sinks, StreamingLLM, arXiv 2309.17453) and the
-// newest. What attention is at the positions between is for the far source to say (ALGORITHMS §3 of the design).
+// newest. What attention is at the positions between is for the far source to say.
 
 /// The positions at which a unit has keys of its own.
 public struct NearWindow: Sendable, Hashable {
@@ -8,6 +8,9 @@ public struct NearWindow: Sendable, Hashable {
   /// The first positions of a sequence, `s`.
   public var sinks: Int
 
+  /// - Parameters:
+  ///   - positions: at least 1; `AttentionPlan.validate` refuses others.
+  ///   - sinks: at least 0.
   public init(positions: Int, sinks: Int = 0) {
     self.positions = positions
     self.sinks = sinks
@@ -45,6 +48,7 @@ public struct NearWindow: Sendable, Hashable {
 /// What a unit with a near window stores: keys at near positions, in blocks at fixed borders, and values there only or
 /// everywhere.
 public struct NearPages<Page> {
+  /// The positions that are near.
   public var window: NearWindow
   /// Keys by block.
   public var keys: [Int: Page]

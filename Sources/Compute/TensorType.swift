@@ -78,3 +78,20 @@ public enum TensorType: UInt32, Sendable, Hashable, CaseIterable {
   /// The same type as the kernels name it.
   package var kernelType: kindred_type { kindred_type(rawValue: rawValue) }
 }
+
+extension TensorType {
+  /// Stored elements as float; the slow, obviously right reading of a model file.
+  ///
+  /// - Parameters:
+  ///   - bytes: whole blocks, `[count]` elements or more.
+  ///   - count: how many elements are read.
+  public func dequantize(_ bytes: UnsafeRawBufferPointer, count: Int) -> [Float] {
+    precondition(byteCount(elements: count) ?? .max <= bytes.count, "dequantize: too few bytes")
+    return [Float](unsafeUninitializedCapacity: count) { buffer, initialized in
+      if let source = bytes.baseAddress, let destination = buffer.baseAddress {
+        kindred_dequantize(kernelType, source, count, destination)
+      }
+      initialized = count
+    }
+  }
+}

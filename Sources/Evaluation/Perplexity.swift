@@ -1,5 +1,4 @@
-// Perplexity over windows of a text, of a model alone or with borrowed attention beside the same model unmapped
-// (ALGORITHMS §10 of the design).
+// Perplexity over windows of a text, of a model alone or with borrowed attention beside the same model unmapped.
 //
 // Checked against `transformers` on dequantised weights (`Tests/GenerationTests/make_references.py`).
 

@@ -22,6 +22,7 @@ public struct GeneratedText: Sendable, Hashable {
 /// for try await piece in pair.generate("def fibonacci(n):") { print(piece.text, terminator: "") }
 /// ```
 public final class ModelPair: Sendable {
+  /// The model that generates.
   public let large: LanguageModel<CPUBackend>
   /// `nil` where the large model runs alone.
   public let small: LanguageModel<CPUBackend>?
@@ -122,7 +123,9 @@ public final class CancellationFlag: Sendable {
 
   public init() {}
 
+  /// Asks for the end.
   public func set() { value.store(true, ordering: .relaxed) }
+  /// Whether the end has been asked for.
   public var isSet: Bool { value.load(ordering: .relaxed) }
 }
 

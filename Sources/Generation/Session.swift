@@ -1,5 +1,5 @@
 // Sequences being read and continued, by a model alone or with attention borrowed from a small one: the running part
-// of IAM (ALGORITHMS §1 of the design).
+// of IAM (arXiv 2507.11953).
 //
 // The small model goes first over each chunk of rows, the large one follows and borrows. By a recipe the first τ_t
 // tokens run unmapped in both and establish the map; the keys of mapped layers are then dropped. A plan made beforehand
@@ -58,7 +58,7 @@ public final class Session<B: Backend> {
   }
 
   /// The tokens of sequence 0 so far.
-  public var tokens: [Int32] { lines[0].tokens }
+  public var tokens: [Int32] { sequences[0].tokens }
   /// Where each unit of the large model takes its attention from; ordinary until the map is established.
   public private(set) var plan: AttentionPlan
 
@@ -67,13 +67,13 @@ public final class Session<B: Backend> {
   private let options: Options
   private let state: RunState<B>
   private let smallState: RunState<B>?
-  private var lines: [Line] = []
+  private var sequences: [StoredSequence] = []
   private var phase = Phase.unmapped
   /// Where the map is found anew from time to time: how, and the tokens generated since it was found.
   private var remapping: (recipe: PaperRecipe, generated: Int)?
 
   /// A sequence: its tokens, and its number in each model's cache.
-  private struct Line {
+  private struct StoredSequence {
     var tokens: [Int32] = []
     let large: Int
     let small: Int
@@ -160,46 +160,46 @@ public final class Session<B: Backend> {
   /// Adds an empty sequence and returns its number.
   @discardableResult
   public func addSequence() -> Int {
-    lines.append(Line(large: state.store.addSequence(), small: smallState?.store.addSequence() ?? 0))
-    return lines.count - 1
+    sequences.append(StoredSequence(large: state.store.addSequence(), small: smallState?.store.addSequence() ?? 0))
+    return sequences.count - 1
   }
 
   /// Adds a sequence that has read what another one has, and returns its number. What both have read is stored once.
   ///
   /// The map is established on sequence 0: by a recipe, no other one counts as long as it has none.
-  public func fork(_ line: Int) -> Int {
-    let forked = lines[line]
-    lines.append(
-      Line(
+  public func fork(_ sequence: Int) -> Int {
+    let forked = sequences[sequence]
+    sequences.append(
+      StoredSequence(
         tokens: forked.tokens, large: state.store.fork(forked.large),
         small: smallState?.store.fork(forked.small) ?? 0))
-    return lines.count - 1
+    return sequences.count - 1
   }
 
   /// Removes the sequences numbered `first`, at least 1, and above.
   public func removeSequences(from first: Int) {
     precondition(first > 0, "sequence 0 stays")
-    for line in lines.dropFirst(first) {
-      state.store.remove(line.large)
-      smallState?.store.remove(line.small)
+    for sequence in sequences.dropFirst(first) {
+      state.store.remove(sequence.large)
+      smallState?.store.remove(sequence.small)
     }
-    lines.removeSubrange(min(first, lines.count)...)
+    sequences.removeSubrange(min(first, sequences.count)...)
   }
 
   /// Reads tokens of a sequence and returns the logits that follow the last one, `[vocabulary]`.
   ///
   /// - Parameters:
   ///   - newTokens: at least one token.
-  ///   - line: the sequence.
+  ///   - sequence: the sequence.
   ///   - progress: called after each pass with the number of new tokens read; what it throws ends the reading, and
   ///     the session keeps the tokens read so far.
   /// - Throws: `DecoderError`; the session then holds the tokens of the passes that succeeded.
   public func append(
-    _ newTokens: [Int32], to line: Int = 0, progress: (Int) throws -> Void = { _ in }
+    _ newTokens: [Int32], to sequence: Int = 0, progress: (Int) throws -> Void = { _ in }
   ) throws -> [Float] {
     precondition(!newTokens.isEmpty, "append needs at least one token")
     var last = 0
-    try run(newTokens, line: line, wanted: 1) { rows, done in
+    try run(newTokens, sequence: sequence, wanted: 1) { rows, done in
       last = rows - 1
       try progress(done)
     }
@@ -213,7 +213,7 @@ public final class Session<B: Backend> {
   ///   - body: called with the index of the block's first token in `newTokens` and the block's logits,
   ///     `[rows, vocabulary]`.
   public func append(_ newTokens: [Int32], eachLogits body: (Int, [Float]) throws -> Void) throws {
-    try run(newTokens, line: 0, wanted: newTokens.count) { rows, done in
+    try run(newTokens, sequence: 0, wanted: newTokens.count) { rows, done in
       for start in stride(from: 0, to: rows, by: RunState<B>.logitRows) {
         let block = start..<min(start + RunState<B>.logitRows, rows)
         try body(done - rows + start, decoder.logits(rows: block, state: state))
@@ -224,14 +224,14 @@ public final class Session<B: Backend> {
   /// Tokens by which a sequence is continued.
   public struct Part: Sendable, Hashable {
     /// The sequence.
-    public var line: Int
+    public var sequence: Int
     /// At least one.
     public var tokens: [Int32]
     /// The number of the last tokens of which results are wanted.
     public var wanted: Int
 
-    public init(line: Int, tokens: [Int32], wanted: Int = 1) {
-      self.line = line
+    public init(sequence: Int, tokens: [Int32], wanted: Int = 1) {
+      self.sequence = sequence
       self.tokens = tokens
       self.wanted = wanted
     }
@@ -275,7 +275,7 @@ public final class Session<B: Backend> {
   /// - Parameter next: one token for each sequence, in order.
   /// - Returns: the logits that follow, `[sequences, vocabulary]`.
   public func step(_ next: [Int32]) throws -> [Float] {
-    precondition(next.count == lines.count, "one token for each sequence")
+    precondition(next.count == sequences.count, "one token for each sequence")
     if case .establishing = phase {
       // The record is of sequence 0 alone.
       return try next.indices.flatMap { try append([next[$0]], to: $0) }
@@ -289,16 +289,16 @@ public final class Session<B: Backend> {
   /// where a near window no longer has the keys that the next token needs.
   ///
   /// A map that is established stays, also where the tokens that established it are forgotten.
-  public func truncate(_ line: Int = 0, to count: Int) {
-    guard count < lines[line].tokens.count else { return }
-    cut(line, to: count)
+  public func truncate(_ sequence: Int = 0, to count: Int) {
+    guard count < sequences[sequence].tokens.count else { return }
+    cut(sequence, to: count)
   }
 
-  private func cut(_ line: Int, to count: Int) {
-    let left = state.store.truncate(lines[line].large, to: count)
-    smallState?.store.truncate(lines[line].small, to: left)
-    lines[line].tokens.removeSubrange(left...)
-    if line == 0, case .establishing(_, let large, let small) = phase {
+  private func cut(_ sequence: Int, to count: Int) {
+    let left = state.store.truncate(sequences[sequence].large, to: count)
+    smallState?.store.truncate(sequences[sequence].small, to: left)
+    sequences[sequence].tokens.removeSubrange(left...)
+    if sequence == 0, case .establishing(_, let large, let small) = phase {
       large.truncate(to: left)
       small.truncate(to: left)
     }
@@ -311,10 +311,10 @@ public final class Session<B: Backend> {
   package func pad(to length: Int) throws {
     if case .establishing = phase { preconditionFailure("padding needs an established map") }
     guard length <= contextLength else { throw DecoderError.contextExceeded(needed: length, limit: contextLength) }
-    for index in lines.indices where lines[index].tokens.count < length {
-      try state.store.pad(lines[index].large, to: length)
-      try smallState?.store.pad(lines[index].small, to: length)
-      lines[index].tokens += Array(repeating: 0, count: length - lines[index].tokens.count)
+    for index in sequences.indices where sequences[index].tokens.count < length {
+      try state.store.pad(sequences[index].large, to: length)
+      try smallState?.store.pad(sequences[index].small, to: length)
+      sequences[index].tokens += Array(repeating: 0, count: length - sequences[index].tokens.count)
     }
   }
 
@@ -325,16 +325,16 @@ public final class Session<B: Backend> {
   }
 
   /// Runs tokens of a sequence pass by pass; `each` is called with the rows of the pass and the number of tokens done.
-  private func run(_ newTokens: [Int32], line: Int, wanted: Int, each: (Int, Int) throws -> Void) throws {
-    let needed = lines[line].tokens.count + newTokens.count
+  private func run(_ newTokens: [Int32], sequence: Int, wanted: Int, each: (Int, Int) throws -> Void) throws {
+    let needed = sequences[sequence].tokens.count + newTokens.count
     guard needed <= contextLength else { throw DecoderError.contextExceeded(needed: needed, limit: contextLength) }
     var done = 0
     while done < newTokens.count {
-      var count = min(newTokens.count - done, line == 0 ? passLimit : state.rowCapacity)
+      var count = min(newTokens.count - done, sequence == 0 ? passLimit : state.rowCapacity)
       if done + count == newTokens.count, areReadApart(wanted, of: count) { count -= wanted }
-      try pass([(line, Array(newTokens[done..<done + count]))])
+      try pass([(sequence, Array(newTokens[done..<done + count]))])
       done += count
-      if line == 0 {
+      if sequence == 0 {
         try establishIfDue(isLast: done == newTokens.count)
         try remapIfDue()
       }
@@ -349,7 +349,7 @@ public final class Session<B: Backend> {
   private func run(_ parts: [Part], each: ([WantedRow]) throws -> Void) throws {
     for part in parts {
       precondition(!part.tokens.isEmpty, "a part needs at least one token")
-      let needed = lines[part.line].tokens.count + part.tokens.count
+      let needed = sequences[part.sequence].tokens.count + part.tokens.count
       guard needed <= contextLength else { throw DecoderError.contextExceeded(needed: needed, limit: contextLength) }
     }
     func wanted(_ index: Int, _ tokens: Range<Int>, firstRow: Int) -> [WantedRow] {
@@ -359,19 +359,20 @@ public final class Session<B: Backend> {
     if case .establishing = phase {
       // The record is of sequence 0 alone.
       for (index, part) in parts.enumerated() {
-        try run(part.tokens, line: part.line, wanted: part.wanted) { rows, done in
+        try run(part.tokens, sequence: part.sequence, wanted: part.wanted) { rows, done in
           try each(wanted(index, done - rows..<done, firstRow: 0))
         }
       }
       return
     }
     if areReadApart(parts.reduce(0) { $0 + $1.wanted }, of: parts.reduce(0) { $0 + $1.tokens.count }) {
-      let others = parts.map { Part(line: $0.line, tokens: $0.tokens.dropLast($0.wanted), wanted: 0) }
+      let others = parts.map { Part(sequence: $0.sequence, tokens: $0.tokens.dropLast($0.wanted), wanted: 0) }
       try run(others.filter { !$0.tokens.isEmpty }) { _ in }
       let last = parts.indices.filter { parts[$0].wanted > 0 }
       return try run(
         last.map {
-          Part(line: parts[$0].line, tokens: parts[$0].tokens.suffix(parts[$0].wanted), wanted: parts[$0].wanted)
+          Part(
+            sequence: parts[$0].sequence, tokens: parts[$0].tokens.suffix(parts[$0].wanted), wanted: parts[$0].wanted)
         }
       ) { rows in
         try each(rows.map { (last[$0.part], others[last[$0.part]].tokens.count + $0.token, $0.row) })
@@ -380,11 +381,11 @@ public final class Session<B: Backend> {
     var (index, done) = (0, 0)
     while index < parts.count {
       var rows = 0
-      var batch: [(line: Int, tokens: [Int32])] = []
+      var batch: [(sequence: Int, tokens: [Int32])] = []
       var places: [WantedRow] = []
       while index < parts.count, rows < state.rowCapacity {
         let tokens = done..<min(done + state.rowCapacity - rows, parts[index].tokens.count)
-        batch.append((parts[index].line, Array(parts[index].tokens[tokens])))
+        batch.append((parts[index].sequence, Array(parts[index].tokens[tokens])))
         places += wanted(index, tokens, firstRow: rows)
         rows += tokens.count
         (index, done) = tokens.upperBound == parts[index].tokens.count ? (index + 1, 0) : (index, tokens.upperBound)
@@ -402,19 +403,19 @@ public final class Session<B: Backend> {
   }
 
   /// One pass of both models over new tokens of some sequences.
-  private func pass(_ parts: [(line: Int, tokens: [Int32])]) throws {
+  private func pass(_ parts: [(sequence: Int, tokens: [Int32])]) throws {
     var largeBatch = Batch()
     var smallBatch = Batch()
     for part in parts {
-      let line = lines[part.line]
-      largeBatch.append(part.tokens, to: line.large, from: line.tokens.count)
-      smallBatch.append(part.tokens, to: line.small, from: line.tokens.count)
+      let sequence = sequences[part.sequence]
+      largeBatch.append(part.tokens, to: sequence.large, from: sequence.tokens.count)
+      smallBatch.append(part.tokens, to: sequence.small, from: sequence.tokens.count)
     }
     do {
       switch phase {
       case .unmapped: try decoder.forward(largeBatch, state: state)
       case .establishing(_, let large, let small):
-        let isRecorded = parts.allSatisfy { $0.line == 0 }
+        let isRecorded = parts.allSatisfy { $0.sequence == 0 }
         try forwardSmall(smallBatch, lending: isRecorded ? small : nil)
         try decoder.forward(largeBatch, state: state, lending: isRecorded ? large : nil)
       case .mapped(let borrowing):
@@ -422,13 +423,13 @@ public final class Session<B: Backend> {
         let depth = remapping == nil ? plan.lenderDepth : lender?.configuration.layerCount
         try forwardSmall(smallBatch, lending: borrowing.lent, depth: depth)
         try decoder.forward(largeBatch, state: state, borrowing: borrowing, lending: borrowing.shared)
-        if parts.contains(where: { $0.line == 0 && $0.tokens.count == 1 }) { remapping?.generated += 1 }
+        if parts.contains(where: { $0.sequence == 0 && $0.tokens.count == 1 }) { remapping?.generated += 1 }
       }
     } catch {
-      for part in parts { cut(part.line, to: lines[part.line].tokens.count) }
+      for part in parts { cut(part.sequence, to: sequences[part.sequence].tokens.count) }
       throw error
     }
-    for part in parts { lines[part.line].tokens += part.tokens }
+    for part in parts { sequences[part.sequence].tokens += part.tokens }
   }
 
   private func forwardSmall(_ batch: Batch, lending: LentAttention<B>?, depth: Int? = nil) throws(DecoderError) {
@@ -447,8 +448,8 @@ public final class Session<B: Backend> {
         large: large, small: small,
         layerCounts: (decoder.configuration.layerCount, lender.configuration.layerCount),
         runs: (
-          SequenceRows(sequence: lines[0].large, rows: 0..<count, firstPosition: 0),
-          SequenceRows(sequence: lines[0].small, rows: 0..<count, firstPosition: 0)
+          SequenceRows(sequence: sequences[0].large, rows: 0..<count, firstPosition: 0),
+          SequenceRows(sequence: sequences[0].small, rows: 0..<count, firstPosition: 0)
         ),
         backend: decoder.backend))
   }
@@ -468,17 +469,17 @@ public final class Session<B: Backend> {
     var options = options
     options.chunkRows = newest.count
     let scratch = try Session(decoder: decoder, mapping: .established(small: lender, recipe: once), options: options)
-    try scratch.run(newest, line: 0, wanted: newest.count) { _, _ in }
+    try scratch.run(newest, sequence: 0, wanted: newest.count) { _, _ in }
     remapping = (recipe, 0)
     try adopt(scratch.plan)
   }
 
   /// What the caches hold of one sequence; where it shares with others, all that it uses.
-  public func kvBytes(of line: Int) -> KVBytes {
-    let line = lines[line]
+  public func kvBytes(of sequence: Int) -> KVBytes {
+    let sequence = sequences[sequence]
     return KVBytes(
-      large: state.store.byteCount(of: line.large), small: smallState?.store.byteCount(of: line.small) ?? 0,
-      unmapped: state.store.fullByteCount(of: line.large))
+      large: state.store.byteCount(of: sequence.large), small: smallState?.store.byteCount(of: sequence.small) ?? 0,
+      unmapped: state.store.fullByteCount(of: sequence.large))
   }
 
   /// What the caches hold; what sequences share counts once.

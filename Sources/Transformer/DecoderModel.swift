@@ -154,9 +154,8 @@ public struct DecoderModel<B: Backend>: Sendable {
     let rowBytes = table.byteCount / configuration.vocabularySize
     let values = table.withBytes { bytes in
       tokens.flatMap { token in
-        CPUBackend.dequantize(
-          UnsafeRawBufferPointer(rebasing: bytes[Int(token) * rowBytes..<(Int(token) + 1) * rowBytes]),
-          type: table.type, count: columns)
+        table.type.dequantize(
+          UnsafeRawBufferPointer(rebasing: bytes[Int(token) * rowBytes..<(Int(token) + 1) * rowBytes]), count: columns)
       }
     }
     backend.write(values, to: hidden)
@@ -243,11 +242,15 @@ public struct DecoderModel<B: Backend>: Sendable {
 
 /// What can go wrong in a pass.
 public enum DecoderError: Error, Sendable, Hashable, CustomStringConvertible {
+  /// More rows than the state has room for.
   case tooManyRows(found: Int, limit: Int)
+  /// A token that the embedding table does not have.
   case tokenOutOfRange(token: Int32, vocabularySize: Int)
+  /// A sequence longer than the model's context.
   case contextExceeded(needed: Int, limit: Int)
   /// Rows go on at `first`, of a sequence with `stored` positions.
   case positionsMissing(first: Int, stored: Int)
+  /// What the backend says, as for lack of memory.
   case compute(ComputeError)
 
   public var description: String {

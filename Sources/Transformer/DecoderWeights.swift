@@ -207,6 +207,6 @@ private struct WeightReader<B: Backend> {
 extension ModelTensor {
   /// All elements as float.
   func floats() -> [Float] {
-    withBytes { bytes in CPUBackend.dequantize(bytes, type: type, count: elementCount) }
+    withBytes { bytes in type.dequantize(bytes, count: elementCount) }
   }
 }

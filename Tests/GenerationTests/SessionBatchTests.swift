@@ -54,8 +54,8 @@ import Testing
   func forksReadTogetherAsAlone(name: String, chunk: Int) throws {
     let session = try session(name, chunk: chunk)
     _ = try session.append(header)
-    let lines = endings.map { _ in session.fork(0) }
-    let parts = zip(lines, endings).map { Part(line: $0, tokens: $1, wanted: min(3, $1.count)) }
+    let sequences = endings.map { _ in session.fork(0) }
+    let parts = zip(sequences, endings).map { Part(sequence: $0, tokens: $1, wanted: min(3, $1.count)) }
     var found = Array(repeating: [[Float]](), count: parts.count)
     try session.append(parts) { part, token, logits in
       #expect(token == parts[part].tokens.count - parts[part].wanted + found[part].count)
@@ -69,7 +69,7 @@ import Testing
     // One more token each, without the longest: in decode sequences drop out.
     let left = [0, 1, 2, 4]
     var next: [[Float]] = []
-    try session.append(left.map { Part(line: lines[$0], tokens: [7]) }) { _, _, logits in next.append(logits) }
+    try session.append(left.map { Part(sequence: sequences[$0], tokens: [7]) }) { _, _, logits in next.append(logits) }
     for (place, index) in left.enumerated() {
       #expect(isClose(next[place], try alone(name, header + endings[index] + [7], wanted: 1)[0]), "\(index)")
     }
@@ -81,7 +81,7 @@ import Testing
     let session = try session(name, kvType: kvType)
     _ = try session.append(header)
     let endings = [40, 100, 17].map { count in (0..<count).map { Int32(($0 * 5 + count) % 101) } }
-    let parts = endings.map { Part(line: session.fork(0), tokens: $0) }
+    let parts = endings.map { Part(sequence: session.fork(0), tokens: $0) }
     var found: [[Float]] = []
     try session.append(parts) { found.append($2) }
     for (ending, logits) in zip(endings, found) {
@@ -131,7 +131,9 @@ import Testing
     let session = try session("recipe")
     let other = session.addSequence()
     var last: [[Float]] = []
-    try session.append([Part(line: 0, tokens: header), Part(line: other, tokens: endings[2])]) { last.append($2) }
+    try session.append([Part(sequence: 0, tokens: header), Part(sequence: other, tokens: endings[2])]) {
+      last.append($2)
+    }
     let expected = try self.session("recipe")
     #expect(isClose(last[0], try expected.append(header)))
     #expect(session.plan == expected.plan)
@@ -141,11 +143,11 @@ import Testing
   @Test func finalStatesGiveLogits() throws {
     let file = try #require(try OpenedModel(path: TinyPair.folder("large").path).file)
     let output = try #require(try file.tensors.tensor(named: "lm_head.weight"))
-    let rows = output.withBytes { CPUBackend.dequantize($0, type: output.type, count: output.elementCount) }
+    let rows = output.withBytes { output.type.dequantize($0, count: output.elementCount) }
     let session = try session("recipe", chunk: 64)
     _ = try session.append(header)
-    let lines = endings.map { _ in session.fork(0) }
-    let states = try session.finalStates(after: zip(lines, endings).map { Part(line: $0, tokens: $1) })
+    let sequences = endings.map { _ in session.fork(0) }
+    let states = try session.finalStates(after: zip(sequences, endings).map { Part(sequence: $0, tokens: $1) })
     for (state, ending) in zip(states, endings) {
       #expect(state.count == 48)
       let logits = (0..<101).map { row in (0..<48).reduce(Float(0)) { $0 + rows[row * 48 + $1] * state[$1] } }
@@ -157,7 +159,9 @@ import Testing
     let session = try session("unmapped")
     let other = session.addSequence()
     #expect(throws: DecoderError.contextExceeded(needed: 257, limit: 256)) {
-      try session.append([Part(line: 0, tokens: [1]), Part(line: other, tokens: Array(repeating: 1, count: 257))]) {
+      try session.append([
+        Part(sequence: 0, tokens: [1]), Part(sequence: other, tokens: Array(repeating: 1, count: 257)),
+      ]) {
         _, _, _ in
       }
     }

@@ -20,7 +20,7 @@ import Testing
     let session = try Session(decoder: decoder)
     try session.append(prompt.dropLast(count)) { _, _ in }
     var all: [[Float]] = []
-    try session.append([Session<CPUBackend>.Part(line: 0, tokens: prompt.suffix(count), wanted: count)]) {
+    try session.append([Session<CPUBackend>.Part(sequence: 0, tokens: prompt.suffix(count), wanted: count)]) {
       _, _, logits in
       all.append(logits)
     }
@@ -43,8 +43,8 @@ import Testing
     let session = try Session(decoder: decoder)
     let other = session.addSequence()
     let parts = [
-      Session<CPUBackend>.Part(line: other, tokens: [5, 6], wanted: 2),
-      Session<CPUBackend>.Part(line: 0, tokens: prompt, wanted: 3),
+      Session<CPUBackend>.Part(sequence: other, tokens: [5, 6], wanted: 2),
+      Session<CPUBackend>.Part(sequence: 0, tokens: prompt, wanted: 3),
     ]
     var found: [[Float]] = []
     var places: [[Int]] = []

@@ -17,7 +17,7 @@ import Testing
       let folder = FileManager.default.temporaryDirectory.appendingPathComponent("kindred-text-\(UUID().uuidString)")
       defer { try? FileManager.default.removeItem(at: folder) }
       try FileManager.default.copyItem(at: TinyPair.folder("large"), to: folder)
-      let characters = (33...126).map { "\(UnicodeScalar($0))" } + ["Ġ", "Ċ"]
+      let characters = (33...126).map { (code: UInt8) in "\(UnicodeScalar(code))" } + ["Ġ", "Ċ"]
       let vocabulary = Dictionary(
         uniqueKeysWithValues: characters.enumerated().map { ($0 == end.map(Int.init) ? "<|im_end|>" : $1, $0) })
       let file: [String: Any] = [

@@ -48,6 +48,24 @@ struct TokenizerHostileTests {
     }
   }
 
+  /// What would give other tokens than those that `tokenizers` gives is refused, not taken for what is known.
+  @Test(arguments: [
+    ("gemma", "\"pattern\":{\"String\":\" \"},\"content\":\"▁\"", "\"pattern\":{\"String\":\"a\"},\"content\":\"▁\""),
+    ("gemma", "\"content\":\"▁\"},\"pre", "\"content\":\"_\"},\"pre"),
+    ("gemma", "\"Split\",\"pattern\":{\"String\":\" \"}", "\"Split\",\"pattern\":{\"String\":\"e\"}"),
+    ("llama2", "\"prepend\":\"▁\"", "\"prepend\":\"x\""),
+    ("qwen2", "\"Isolated\"", "\"Removed\""),
+    ("qwen2", "\"invert\":false", "\"invert\":true"),
+  ])
+  func otherStepsThanKnownOnesAreRefused(name: String, known: String, other: String) throws {
+    #expect(throws: TokenizerError.self) {
+      try Fixtures.huggingFace(name) { text in
+        #expect(text.contains(known))
+        return text.replacingOccurrences(of: known, with: other)
+      }
+    }
+  }
+
   @Test func idsBeyondTheVocabularyAreRefused() throws {
     for id in ["-1", "16777216", "9223372036854775807", "1e3", "99999999999999999999"] {
       #expect(throws: TokenizerError.self) {

@@ -1,4 +1,4 @@
-// Calibration: from text to a plan (`ALGORITHMS.md` §3 of the design). Mixtures are solved for every unit from sums over
+// Calibration: from text to a plan (`docs/MAPPING.md`). Mixtures are solved for every unit from sums over
 // sampled rows; the divergence that mapping units causes then says how long the near window of each is to be, or which
 // of them are mapped.
 //

@@ -1,5 +1,5 @@
-// The sums from which mixtures are solved (`ALGORITHMS.md` §3 of the design), over sampled rows of calibration text. No
-// map is kept: the maps of a few rows are made, used for all units, and forgotten.
+// The sums from which mixtures are solved, over sampled rows of calibration text. No map is kept: the maps of a few rows
+// are made, used for all units, and forgotten.
 //
 // Pure mapping: the output O_i of query head i is to be Σ_j w_ij F_j, where F_j = A'_j V is what small head j's rows
 // make of the unit's values. With a near window F_j is taken over far positions alone, and with m_j = Σ_far A'_j and N_i

@@ -6,7 +6,6 @@ import KindredAttention
 import KindredCompute
 import KindredKVStore
 import KindredTransformer
-import Synchronization
 
 /// The models of a calibration, and the types in which they store keys and values.
 package struct CalibrationPair<B: Backend> {
@@ -195,14 +194,4 @@ extension [Float] {
     }
     return best
   }
-}
-
-/// The values of `body` for 0..<count, in order, computed on all cores.
-package func concurrentMap<Value: Sendable>(_ count: Int, _ body: @Sendable (Int) -> Value) -> [Value] {
-  let values = Mutex<[Value?]>(Array(repeating: nil, count: count))
-  DispatchQueue.concurrentPerform(iterations: count) { index in
-    let value = body(index)
-    values.withLock { $0[index] = value }
-  }
-  return values.withLock { $0.compactMap(\.self) }
 }

@@ -36,7 +36,7 @@ struct DataFile {
       throw .unreadable(path: path, problem: "expected at most \(sizeLimit) bytes, found more")
     }
     guard count == 0, state == Z_OK else {
-      throw .unreadable(path: path, problem: "expected gzipped data, found such that are damaged or cut off")
+      throw .unreadable(path: path, problem: "expected gzipped data, found some that is damaged or cut off")
     }
     if bytes.starts(with: [0xEF, 0xBB, 0xBF]) { bytes.removeFirst(3) }
     self.bytes = bytes

@@ -1,5 +1,5 @@
 // What remains of a model's work where some of its layers borrow their attention: the arithmetic by which a saving is
-// predicted (`ALGORITHMS.md` §1 of the design, "What the saving is worth"; IAM, arXiv 2507.11953).
+// predicted (the technique is IAM's, arXiv 2507.11953).
 //
 // Checked against cases counted by hand (`BorrowedWorkTests`).
 

@@ -13,9 +13,13 @@ import KindredGeneration
 public struct Saving: Sendable, Hashable {
   /// One part of the work.
   public struct Row: Sendable, Hashable, Encodable {
+    /// As in the printed table: `Q, K, V`.
     public var part: String
+    /// Without borrowing.
     public var unmappedSeconds: Double
+    /// With it, by the arithmetic of `BorrowedWork`.
     public var predictedSeconds: Double
+    /// With it, as timed.
     public var measuredSeconds: Double
 
     private enum CodingKeys: String, CodingKey {
@@ -28,6 +32,7 @@ public struct Saving: Sendable, Hashable {
 
   /// The large model's parts, then the small model as a whole.
   public var rows: [Row]
+  /// The whole, over repetitions, as in ``Row``.
   public var unmappedSeconds: MedianAndRange
   public var predictedSeconds: MedianAndRange
   public var measuredSeconds: MedianAndRange

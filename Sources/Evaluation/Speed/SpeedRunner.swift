@@ -88,7 +88,7 @@ final class SpeedRunner<B: Backend> {
     let decode = try self.decode(session, from: Array(repeating: 0, count: options.batch))
     let kv = session.kvBytes
     phaseEnded(.decode)
-    for line in 0..<options.batch { session.truncate(line, to: depth) }
+    for sequence in 0..<options.batch { session.truncate(sequence, to: depth) }
     // With near windows a session cannot go back.
     if session.tokens.count < depth { deepSession = nil }
     return SpeedSample(decode: decode, kv: kv, plan: session.plan)
@@ -103,7 +103,7 @@ final class SpeedRunner<B: Backend> {
     let first = min(depth, sessionOptions.chunkRows)
     let isPadded = isRandom && first < depth
     let prompts = self.prompts(count: isPadded ? 1 : options.batch, tokens: isPadded ? first : depth, seed: 0)
-    for (line, prompt) in prompts.enumerated() { _ = try session.append(prompt, to: line) }
+    for (sequence, prompt) in prompts.enumerated() { _ = try session.append(prompt, to: sequence) }
     if isPadded { try session.pad(to: depth) }
     return session
   }

@@ -2,7 +2,9 @@
 
 /// A number with its 95% bootstrap interval.
 public struct Estimate: Sendable, Hashable, Encodable {
+  /// Over all items.
   public var value: Double
+  /// The interval's ends: percentiles 2.5 and 97.5 of the draws.
   public var low: Double
   public var high: Double
 
@@ -17,6 +19,7 @@ public struct Estimate: Sendable, Hashable, Encodable {
 public struct MethodResult: Sendable, Hashable, Encodable {
   /// As on the command line: `unmapped`, `small`, `paper:0.5`, `plan:keys-50.json`.
   public var method: String
+  /// By metric.
   public var scores: [String: Estimate]
   /// Scores less those of the unmapped model on the same items; empty for the unmapped model itself, and where it did
   /// not run.
@@ -41,10 +44,13 @@ public struct MethodResult: Sendable, Hashable, Encodable {
 
 /// A task's results, and all that is needed to repeat them. Encoded in snake case, like all JSON of the command line.
 public struct EvaluationResult: Sendable, Hashable, Encodable {
+  /// As on the command line: `mmlu`.
   public var task: String
+  /// Items that were scored.
   public var items: Int
   /// Lines of data that could not be read and were left out.
   public var skippedItems: Int
+  /// In the order in which they were named.
   public var methods: [MethodResult]
   public var provenance: Provenance
 
@@ -67,9 +73,11 @@ public struct Provenance: Sendable, Hashable, Encodable {
   /// ISO 8601, when the run ended.
   public var date: String
   public var kindredVersion: String
+  /// The tool and its arguments.
   public var commandLine: [String]
+  /// Of bootstrap intervals and random maps.
   public var seed: UInt64
-  /// SHA-256 by the name of the file, without folders: models, data, plans.
+  /// SHA-256 of models, data and plans by the name of the file, by its path where two have the same name.
   public var files: [String: String]
   /// Processor, operating system, instruction set, threads.
   public var machine: [String: String]

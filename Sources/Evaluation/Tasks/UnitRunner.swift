@@ -39,17 +39,17 @@ package final class UnitRunner<B: Backend> {
     }
     let session = try session(for: unit)
     defer { session.removeSequences(from: 1) }
-    let lines = unit.items.flatMap { item in item.sequences.map { _ in session.fork(0) } }
-    return try answer(unit.items, of: items, session: session, lines: lines, skip: unit.headerLength)
+    let sequences = unit.items.flatMap { item in item.sequences.map { _ in session.fork(0) } }
+    return try answer(unit.items, of: items, session: session, sequences: sequences, skip: unit.headerLength)
   }
 
   private func runAlone(_ item: TokenizedItem, of items: [TaskItem]) throws -> [ItemOutcome] {
     if item.sequences.count == 1 {
-      return try answer([item], of: items, session: try newSession(), lines: [0], skip: 0)
+      return try answer([item], of: items, session: try newSession(), sequences: [0], skip: 0)
     }
     let read = try item.sequences.map { text in
       let session = try newSession()
-      return (try session.finalStates(after: [Session<B>.Part(line: 0, tokens: text)])[0], session.kvBytes)
+      return (try session.finalStates(after: [Session<B>.Part(sequence: 0, tokens: text)])[0], session.kvBytes)
     }
     return [Self.comparison(read[0], read[1])]
   }
@@ -77,13 +77,13 @@ package final class UnitRunner<B: Backend> {
 
   /// Answers items whose sequences have read their first `skip` tokens.
   ///
-  /// - Parameter lines: the session's sequence of each item's sequence, item after item.
+  /// - Parameter sequences: the session's sequence of each item's sequence, item after item.
   private func answer(
-    _ asked: [TokenizedItem], of items: [TaskItem], session: Session<B>, lines: [Int], skip: Int
+    _ asked: [TokenizedItem], of items: [TaskItem], session: Session<B>, sequences: [Int], skip: Int
   ) throws -> [ItemOutcome] {
     guard let first = asked.first else { return [] }
-    let prompts = zip(lines, asked.flatMap(\.sequences)).map { line, tokens in
-      Session<B>.Part(line: line, tokens: Array(tokens[skip...]))
+    let prompts = zip(sequences, asked.flatMap(\.sequences)).map { sequence, tokens in
+      Session<B>.Part(sequence: sequence, tokens: Array(tokens[skip...]))
     }
     switch items[first.index].request {
     case .choose: return try choose(asked, prompts, session: session)
@@ -104,14 +104,14 @@ package final class UnitRunner<B: Backend> {
         sums[item][index] = prediction.logProbability(tokens[0])
       }
     }
-    let kv = prompts.map { session.kvBytes(of: $0.line) }
+    let kv = prompts.map { session.kvBytes(of: $0.sequence) }
     // The prompt's last row predicts the first token; the others need rows of their own.
     for (item, question) in asked.enumerated() {
       let longer = question.continuations.indices.filter { question.continuations[$0].count > 1 }
-      let firstFork = prompts.map(\.line).max().map { $0 + 1 } ?? 1
+      let firstFork = prompts.map(\.sequence).max().map { $0 + 1 } ?? 1
       let parts = longer.map { index in
         let tokens = Array(question.continuations[index].dropLast())
-        return Session<B>.Part(line: session.fork(prompts[item].line), tokens: tokens, wanted: tokens.count)
+        return Session<B>.Part(sequence: session.fork(prompts[item].sequence), tokens: tokens, wanted: tokens.count)
       }
       guard !parts.isEmpty else { continue }
       try session.append(parts) { part, token, logits in
@@ -132,16 +132,18 @@ package final class UnitRunner<B: Backend> {
     var next = prompts
     while !next.isEmpty {
       var following: [Session<B>.Part] = []
-      let places = next.map { part in prompts.firstIndex { $0.line == part.line } }
+      let places = next.map { part in prompts.firstIndex { $0.sequence == part.sequence } }
       try session.append(next) { part, _, logits in
         guard let item = places[part] else { return }
         let token = Sampler.mostLikely(logits)
-        if answers[item].push(token) { following.append(Session<B>.Part(line: next[part].line, tokens: [token])) }
+        if answers[item].push(token) {
+          following.append(Session<B>.Part(sequence: next[part].sequence, tokens: [token]))
+        }
       }
       next = following
     }
     return asked.indices.map {
-      ItemOutcome(response: .text(answers[$0].text), kv: session.kvBytes(of: prompts[$0].line))
+      ItemOutcome(response: .text(answers[$0].text), kv: session.kvBytes(of: prompts[$0].sequence))
     }
   }
 
@@ -182,7 +184,7 @@ package final class UnitRunner<B: Backend> {
     _ asked: [TokenizedItem], _ texts: [Session<B>.Part], session: Session<B>
   ) throws -> [ItemOutcome] {
     let states = try session.finalStates(after: texts)
-    let read = zip(states, texts).map { ($0, session.kvBytes(of: $1.line)) }
+    let read = zip(states, texts).map { ($0, session.kvBytes(of: $1.sequence)) }
     return asked.indices.map { Self.comparison(read[2 * $0], read[2 * $0 + 1]) }
   }
 

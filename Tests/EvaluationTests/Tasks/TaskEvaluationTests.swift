@@ -47,7 +47,7 @@ import Testing
       return .text(text)
     case .compare(let first, let second):
       let states = try [first, second].map {
-        try session(method).finalStates(after: [.init(line: 0, tokens: tokenizer.encode($0))])[0]
+        try session(method).finalStates(after: [.init(sequence: 0, tokens: tokenizer.encode($0))])[0]
       }
       return .similarity(cosine(states[0], states[1]))
     }
