@@ -86,6 +86,15 @@ func openClosedStreams() {
   }
 }
 
+/// Lets signals end the process also where the parent's thread blocks them, which children inherit: so it is with those of
+/// Foundation's `Process` that are not started on the main thread.
+func unblockSignals() {
+  var signals = sigset_t()
+  sigemptyset(&signals)
+  for number in [SIGINT, SIGTERM] { sigaddset(&signals, number) }
+  pthread_sigmask(SIG_UNBLOCK, &signals, nil)
+}
+
 /// Standard output cannot be written.
 struct OutputError: Error, CustomStringConvertible {
   /// The system's words for what happened last.

@@ -27,6 +27,7 @@ struct KindredCommand: AsyncParsableCommand {
   /// Runs the command; an error is one line on standard error.
   static func main() async {
     openClosedStreams()
+    unblockSignals()
     do {
       var command = try parseAsRoot()
       if var asynchronous = command as? any AsyncParsableCommand {

@@ -17,7 +17,7 @@ struct RunInputs {
   /// How results are rounded.
   private let instructionSet: String
 
-  /// Hashes all files. Random weights have none: their name says what they are.
+  /// Hashes all files. Random weights count by their name.
   ///
   /// - Parameters:
   ///   - model, small: as named on the command line.
