@@ -11,13 +11,6 @@ package struct JournalError: Error, Sendable, CustomStringConvertible {
 
 /// A journal on disk, of one process at a time.
 package final class JournalFile<Line: Codable> {
-  /// A line as written.
-  private struct Entry: Codable {
-    /// Of the line's own JSON (``InputHash``).
-    var hash: String
-    var line: Line
-  }
-
   /// The findings of earlier runs.
   package let found: [Line]
   /// Whether there was no journal of these inputs.
@@ -85,25 +78,25 @@ package final class JournalFile<Line: Codable> {
     let encoder = JSONEncoder()
     encoder.outputFormatting = .sortedKeys
     do {
-      let entry = Entry(hash: try hash(of: line), line: line)
-      return try encoder.encode(entry) + [UInt8(ascii: "\n")]
+      return framed(try encoder.encode(line)) + [UInt8(ascii: "\n")]
     } catch { throw JournalError(description: "\(path): expected a finding of finite numbers, found another") }
   }
 
-  private static func hash(of line: Line) throws -> String {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = .sortedKeys
+  /// Between a line's hash and its JSON.
+  private static var separator: Data { Data("\",\"line\":".utf8) }
+
+  /// A line's JSON with its hash (``InputHash``).
+  private static func framed(_ json: Data) -> Data {
     var hash = InputHash()
-    hash.add(String(decoding: try encoder.encode(line), as: UTF8.self))
-    return hash.text
+    hash.add(String(decoding: json, as: UTF8.self))
+    return Data("{\"hash\":\"\(hash.text)".utf8) + separator + json + [UInt8(ascii: "}")]
   }
 
   /// A line that is as it was written.
   private static func decoded(_ text: Data) -> Line? {
-    guard let entry = try? JSONDecoder().decode(Entry.self, from: text),
-      let hash = try? hash(of: entry.line), hash == entry.hash
+    guard let json = text.range(of: separator).map({ text[$0.upperBound...].dropLast() }), framed(Data(json)) == text
     else { return nil }
-    return entry.line
+    return try? JSONDecoder().decode(Line.self, from: json)
   }
 
   /// The lines after the header, and the bytes that they take with it; none where it is another.

@@ -146,7 +146,7 @@ struct CalibrateCommand: ParsableCommand {
   func run() throws {
     let output = try output ?? calibratedPlanPath(model: model, small: small ?? "", ratio: ratio ?? defaultRatio)
     let journal = journal ?? output + ".journal"
-    for path in [output, journal] { try checkWritable(path, inputs: text) }
+    for path in [output, journal] { try checkWritable(path, inputs: text, models: [model, small]) }
     let texts = try text.map { try readStrictText($0) }
     let backend = try engine.backend()
     let (large, smallModel) = try engine.load(

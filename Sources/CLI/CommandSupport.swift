@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import Kindred
 import KindredGeneration
 
 /// Prints one JSON object on one line.
@@ -163,9 +164,12 @@ final class InterruptHandler {
 
 /// Makes sure that a file can be written in place, before what it is to hold takes time.
 ///
-/// - Parameter inputs: files that are read and must stay.
-func checkWritable(_ path: String, inputs: [String] = []) throws {
+/// - Parameters:
+///   - inputs: files that are read and must stay.
+///   - models: those that are read, as named on the command line.
+func checkWritable(_ path: String, inputs: [String], models: [String?]) throws {
   var info = stat()
+  let inputs = inputs + models.compactMap { model in model.flatMap { try? ModelStore().locate($0) } }
   if path.isEmpty { throw FileError(path: "--output", expected: "a file to write", found: "an empty name") }
   let url = URL(fileURLWithPath: path).resolvingSymlinksInPath()
   if inputs.contains(where: { URL(fileURLWithPath: $0).resolvingSymlinksInPath() == url }) {

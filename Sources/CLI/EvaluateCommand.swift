@@ -71,7 +71,7 @@ struct PerplexityCommand: ParsableCommand {
   }
 
   func run() throws {
-    try methods.checkOutput()
+    try methods.checkOutput(models, data: data)
     let text = try readText(data)
     let loaded = try models.load()
     let list = methods.methods == nil ? [] : try methods.list(for: models)

@@ -75,8 +75,10 @@ struct MethodOptions: ParsableArguments {
   var journalPath: String? { journal ?? output.map { $0 + ".journal" } }
 
   /// Makes sure that the result can be written, before anything takes time.
-  func checkOutput() throws {
-    if let output { try checkWritable(output) }
+  ///
+  /// - Parameter data: what is read besides the models.
+  func checkOutput(_ models: ModelOptions, data: String) throws {
+    if let output { try checkWritable(output, inputs: [data], models: [models.model, models.small]) }
   }
 
   /// Writes and prints a result.

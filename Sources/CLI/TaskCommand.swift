@@ -87,7 +87,7 @@ struct TaskOptions: ParsableArguments {
 
   /// Reads the task's data, loads the models, asks and reports.
   func run(_ makeTask: (Tokenizer) throws -> ReadTask) throws {
-    try methods.checkOutput()
+    try methods.checkOutput(models, data: data)
     let list = try methods.list(for: models)
     guard let file = try openModel(models.model).file else { throw PromptError.noTokenizer(model: models.model) }
     let read = try makeTask(try Tokenizer(file: file))

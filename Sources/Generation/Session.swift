@@ -190,7 +190,7 @@ public final class Session<B: Backend> {
   ///
   /// - Parameters:
   ///   - newTokens: at least one token.
-  ///   - sequence: the sequence.
+  ///   - sequence: the number of the sequence that goes on.
   ///   - progress: called after each pass with the number of new tokens read; what it throws ends the reading, and
   ///     the session keeps the tokens read so far.
   /// - Throws: `DecoderError`; the session then holds the tokens of the passes that succeeded.

@@ -132,6 +132,34 @@ struct EvaluateCommandTests {
     let other = try run(perplexity("--methods", "small", "--kv-type", "f32", "--journal", path("j")))
     #expect(other.code == 1 && other.errors.count == 1)
     #expect(other.errors.first?.contains("expected the journal of this run") == true)
+    // The same two models, each in the other's place.
+    let swapped = try run(
+      perplexity("--methods", "small", "--max-windows", "1", "--journal", path("j")).map { argument in
+        [path("large"): path("small"), path("small"): path("large")][argument] ?? argument
+      })
+    #expect(swapped.code == 1 && swapped.errors.first?.contains("expected the journal of this run") == true)
+  }
+
+  @Test func outputsDoNotReplaceWhatIsRead() throws {
+    let weights = path("large/model.safetensors")
+    for (model, output) in [(path("large"), path("text")), (weights, weights)] {
+      let before = try Data(contentsOf: URL(fileURLWithPath: output))
+      let outcome = try run([
+        "evaluate", "perplexity", "-m", model, "--data", path("text"), "--methods", "unmapped", "--output", output,
+      ])
+      #expect(outcome.code == 1 && outcome.errors.first?.contains("found one that is read") == true)
+      #expect(try Data(contentsOf: URL(fileURLWithPath: output)) == before)
+    }
+  }
+
+  @Test func weightsThatAreNoNumbersAreNamed() throws {
+    let file = folder.appendingPathComponent("large/model.safetensors")
+    var bytes = try Data(contentsOf: file)
+    bytes.replaceSubrange((bytes.count - 4)..., with: [0, 0, 0xC0, 0x7F])
+    try bytes.write(to: file)
+    let outcome = try run(perplexity("--methods", "unmapped", "--max-windows", "1", "--json"))
+    #expect(outcome.code == 1 && outcome.errors.count == 1 && outcome.output.isEmpty, "\(outcome.errors)")
+    #expect(outcome.errors.first?.contains("window 0, unmapped: expected finite log-likelihoods") == true)
   }
 
   @Test(arguments: [

@@ -22,8 +22,7 @@ public struct ConsistencyAnalysis: Analysis {
   public init() {}
 
   public var problem: String? {
-    let counts = 1...DecoderConfiguration.sizeLimit
-    if !counts.contains(tokens) { return "tokens: expected 1 to \(counts.upperBound), found \(tokens)" }
+    if let problem = sizeProblem("tokens", tokens) { return problem }
     if !(1...tokens).contains(every) { return "every: expected 1 to the \(tokens) tokens, found \(every)" }
     return sampling.problem
   }

@@ -2,7 +2,6 @@
 
 import KindredAttentionMapping
 import KindredCompute
-import KindredTransformer
 
 /// Cosines of all pairs of heads.
 public struct SimilarityAnalysis: Analysis {
@@ -11,10 +10,7 @@ public struct SimilarityAnalysis: Analysis {
 
   public init() {}
 
-  public var problem: String? {
-    let counts = 1...DecoderConfiguration.sizeLimit
-    return counts.contains(windows) ? nil : "windows: expected 1 to \(counts.upperBound), found \(windows)"
-  }
+  public var problem: String? { sizeProblem("windows", windows) }
 
   public func run<B: Backend>(
     _ pair: AnalysedPair<B>, texts: [[Int32]], progress: (_ share: Double, _ step: String) -> Void

@@ -3,7 +3,6 @@
 import Foundation
 import KindredAttentionMapping
 import KindredCompute
-import KindredTransformer
 
 /// Counts the large heads that each small head serves, every layer mapped.
 public struct UsageAnalysis: Analysis {
@@ -12,10 +11,7 @@ public struct UsageAnalysis: Analysis {
 
   public init() {}
 
-  public var problem: String? {
-    let counts = 1...DecoderConfiguration.sizeLimit
-    return counts.contains(windows) ? nil : "windows: expected 1 to \(counts.upperBound), found \(windows)"
-  }
+  public var problem: String? { sizeProblem("windows", windows) }
 
   public func run<B: Backend>(
     _ pair: AnalysedPair<B>, texts: [[Int32]], progress: (_ share: Double, _ step: String) -> Void

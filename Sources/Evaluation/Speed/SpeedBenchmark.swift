@@ -3,7 +3,6 @@
 import Foundation
 import KindredCompute
 import KindredGeneration
-import KindredTransformer
 
 /// What is measured.
 public struct SpeedOptions: Sendable, Hashable {
@@ -34,15 +33,12 @@ public struct SpeedOptions: Sendable, Hashable {
 
   /// Says what is wrong with the options, if anything is.
   public var problem: String? {
-    let limit = DecoderConfiguration.sizeLimit
-    if !(1...limit).contains(promptTokens) {
-      return "prompt-tokens: expected 1 to \(limit), found \(promptTokens)"
-    }
-    if !(2...limit).contains(generatedTokens) {
-      return "generate-tokens: expected 2 to \(limit), found \(generatedTokens)"
-    }
+    let sizes = [
+      sizeProblem("prompt-tokens", promptTokens), sizeProblem("generate-tokens", generatedTokens, atLeast: 2),
+      depth.flatMap { sizeProblem("depth", $0) },
+    ]
+    if let problem = sizes.compactMap(\.self).first { return problem }
     if !(1...512).contains(batch) { return "batch: expected 1 to 512, found \(batch)" }
-    if let depth, !(1...limit).contains(depth) { return "depth: expected 1 to \(limit), found \(depth)" }
     if repeats < 1 { return "repeat: expected at least 1, found \(repeats)" }
     return nil
   }
