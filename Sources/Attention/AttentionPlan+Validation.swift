@@ -4,6 +4,7 @@ import KindredCompute
 
 /// Layers of attention as a plan sees a model.
 public struct ModelShape: Sendable, Hashable {
+  /// Layers, `L`.
   public var layerCount: Int
   /// The heads of each layer.
   public var attention: AttentionShape
@@ -16,6 +17,8 @@ public struct ModelShape: Sendable, Hashable {
 
 /// What is wrong with a plan.
 public struct PlanError: Error, Sendable, Hashable, CustomStringConvertible {
+  /// The file that holds the plan, where it comes from one.
+  public var path: String?
   /// The layer of the unit that is wrong.
   public var layer: Int?
   /// The unit's KV head.
@@ -30,8 +33,16 @@ public struct PlanError: Error, Sendable, Hashable, CustomStringConvertible {
   }
 
   public var description: String {
-    let place = [layer.map { "layer \($0)" }, group.map { "KV head \($0)" }].compactMap(\.self)
-    return "plan: " + (place.isEmpty ? "" : place.joined(separator: ", ") + ": ") + problem
+    let unit = [layer.map { "layer \($0)" }, group.map { "KV head \($0)" }].compactMap(\.self)
+    let place = [path, "plan", unit.isEmpty ? nil : unit.joined(separator: ", ")].compactMap(\.self)
+    return (place + [problem]).joined(separator: ": ")
+  }
+
+  /// The same of a plan that the file at `path` holds.
+  package func of(_ path: String) -> PlanError {
+    var error = self
+    error.path = path
+    return error
   }
 }
 

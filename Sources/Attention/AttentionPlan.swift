@@ -7,7 +7,9 @@ import KindredCompute
 
 /// One attention head of a model.
 public struct HeadIndex: Sendable, Hashable, Codable {
+  /// Counted from 0, the lowest.
   public var layer: Int
+  /// A query head of the layer, counted from 0.
   public var head: Int
 
   public init(layer: Int, head: Int) {

@@ -18,6 +18,7 @@ import KindredTransformer
 public struct PlannedModel: Sendable, Hashable {
   /// How the user named the model; not compared.
   public var name: String
+  /// Its layers and heads, which must be the same.
   public var shape: ModelShape
   /// A hash of the vocabulary; `nil` for random weights, which have none and fit any.
   public var vocabulary: String?
@@ -54,9 +55,11 @@ public struct PlanFile: Sendable, Hashable {
   public static let version = 1
   private static let format = "kindred-plan"
 
+  /// The model that borrows.
   public var large: PlannedModel
   /// `nil` where the plan uses no small model.
   public var small: PlannedModel?
+  /// For every unit of the large model, where its attention comes from.
   public var plan: AttentionPlan
   /// How the plan was made, for people.
   public var notes: [String: String]
@@ -134,7 +137,9 @@ extension PlanFile {
       units: try file.elements("units").map { layer in
         try layer.elements("").map { try AttentionPlan.Unit($0) }
       })
-    try plan.validate(large: large.shape, small: small?.shape)
+    do throws(PlanError) {
+      try plan.validate(large: large.shape, small: small?.shape)
+    } catch { throw error.of(path) }
   }
 }
 

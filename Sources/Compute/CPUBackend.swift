@@ -62,6 +62,7 @@ public final class CPUBackend: Backend {
     }
   }
 
+  /// The kernels in use and the threads that run them.
   public let configuration: BackendConfiguration
   let kernels: kindred_kernels
   let pool: ThreadPool

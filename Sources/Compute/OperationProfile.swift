@@ -2,6 +2,7 @@
 
 /// What a profile says of a weight matrix.
 public struct MatrixShape: Sendable, Hashable {
+  /// The type in which its elements are stored.
   public var type: TensorType
   /// Rows of the matrix.
   public var outputs: Int
@@ -20,6 +21,7 @@ public struct MatrixShape: Sendable, Hashable {
 
 /// One product of a `multiply`, as a profile tells it from others.
 public struct ProfiledProduct: Sendable, Hashable {
+  /// The weights.
   public var matrix: MatrixShape
   /// Whether the result is added to what is there.
   public var accumulates: Bool
@@ -42,6 +44,7 @@ public enum ProfiledOperation: Sendable, Hashable {
 public struct OperationProfile: Sendable {
   /// What is noted of one operation.
   public struct Entry: Sendable, Hashable {
+    /// How often the operation was asked for.
     public var calls = 0
     /// Wall-clock time.
     public var seconds = 0.0
@@ -49,6 +52,7 @@ public struct OperationProfile: Sendable {
     public var rows = 0
   }
 
+  /// By operation.
   public private(set) var entries: [ProfiledOperation: Entry] = [:]
 
   public init() {}

@@ -92,12 +92,15 @@ public struct PerplexityResult: Sendable, Encodable, Hashable {
   public var wordPerplexity: Double?
   /// The same sum for each of their UTF-8 bytes.
   public var bytePerplexity: Double?
+  /// Tokens whose likelihood counts.
   public var tokensScored: Int
+  /// Windows in which they stand.
   public var windows: Int
   /// Mean KL divergence from the unmapped model's predictions to the mapped one's, in nats.
   public var klToUnmapped: Double?
   /// Share of predictions whose most likely token is the unmapped model's.
   public var top1Agreement: Double?
+  /// The unmapped model's ``perplexity`` on the same tokens; `nil` where it was not run.
   public var unmappedPerplexity: Double?
   /// KV bytes at the end of a window.
   public var kv: KVBytes

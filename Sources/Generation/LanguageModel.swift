@@ -12,6 +12,7 @@ public struct LanguageModel<B: Backend>: Sendable {
   public let name: String
   /// ``name`` without folders, for results that leave this machine.
   public var shortName: String { URL(fileURLWithPath: name).lastPathComponent }
+  /// The model itself, weights and all.
   public let decoder: DecoderModel<B>
   /// `nil` for random weights, which have no vocabulary.
   public let tokenizer: Tokenizer?

@@ -9,6 +9,7 @@ import KindredTransformer
 public struct GenerationOptions: Sendable {
   /// The most tokens to generate.
   public var maxTokens: Int
+  /// How the next token is drawn.
   public var sampling: SamplingOptions
   /// Texts that end the generation; they are not part of the result.
   public var stops: [String]
@@ -41,15 +42,19 @@ public enum StopReason: String, Sendable, Codable {
 
 /// What a generation took. Encoded as the command line's JSON.
 public struct GenerationStatistics: Sendable, Encodable, Hashable {
+  /// Tokens of the prompt, all of them.
   public var promptTokens: Int
   /// Prompt tokens that were already in the KV cache.
   public var reusedTokens: Int
+  /// Tokens that were drawn, one that ends the text left out.
   public var generatedTokens: Int
+  /// Why generation ended.
   public var stopReason: StopReason
   /// Seconds from the start to the first token (TTFT); 0 where none was generated.
   public var ttftSeconds: Double
   /// Mean seconds between tokens after the first (TPOT); 0 where there is only one.
   public var tpotSeconds: Double
+  /// Bytes of the caches at the end.
   public var kv: KVBytes
 
   private enum CodingKeys: String, CodingKey {

@@ -14,6 +14,7 @@ public struct HuggingFaceFolder: TensorContainer {
   /// The weight files, in the order of their names.
   public let weights: [SafetensorsFile]
 
+  /// Of all weight files.
   public let tensorNames: [String]
   /// The position in `weights` of the file that holds a tensor.
   private let weightPositions: [String: Int]

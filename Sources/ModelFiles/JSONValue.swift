@@ -21,7 +21,9 @@ public enum JSONValue: Sendable, Equatable {
 public struct JSONObject: Sendable, Equatable, RandomAccessCollection {
   /// One key and its value.
   public struct Member: Sendable, Equatable {
+    /// The name, its escapes resolved.
     public let key: String
+    /// What stands behind the colon.
     public let value: JSONValue
   }
 

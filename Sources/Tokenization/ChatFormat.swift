@@ -15,7 +15,9 @@ public struct ChatMessage: Sendable, Hashable {
     case system, user, assistant
   }
 
+  /// Who speaks.
   public var role: Role
+  /// What is said, without the format's marks.
   public var content: String
 
   public init(role: Role, content: String) {

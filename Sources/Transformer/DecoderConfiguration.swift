@@ -55,6 +55,7 @@ public struct RotaryConfiguration: Sendable, Hashable {
   public var dimension: Int
   /// Whether rotated pairs are neighbours (GGUF's `llama` architecture) instead of half a head apart.
   public var interleaved: Bool
+  /// How angles are stretched for long contexts.
   public var scaling: Scaling
 
   /// Radians per position, `[dimension / 2]`.

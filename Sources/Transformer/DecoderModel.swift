@@ -10,8 +10,11 @@ import KindredModelFiles
 
 /// A model that can be run: blueprint, weights and backend. It holds no state and may be shared.
 public struct DecoderModel<B: Backend>: Sendable {
+  /// Sizes and kinds of its parts.
   public let configuration: DecoderConfiguration
+  /// In the backend's layout.
   public let weights: DecoderWeights<B>
+  /// Where it runs.
   public let backend: B
   private let frequencies: [Double]
 

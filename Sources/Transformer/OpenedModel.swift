@@ -7,6 +7,7 @@ import KindredModelFiles
 public struct OpenedModel: Sendable {
   /// How the user named the model.
   public let name: String
+  /// Sizes and kinds of its parts.
   public let configuration: DecoderConfiguration
   /// The file or folder, from which a tokenizer can be read; `nil` for random weights.
   public let file: ModelFile?

@@ -63,7 +63,9 @@ public struct CalibrationOptions: Sendable, Hashable {
   public var choice = Choice.windows
   /// What far positions borrow.
   public var far = Source.small
+  /// What is mapped together.
   public var granularity = Granularity.group
+  /// How much is mapped.
   public var budget = Budget.ratio(0.5)
   /// Chooses windows and rows.
   public var seed: UInt64 = 0
@@ -121,11 +123,13 @@ public struct CalibrationProgress: Sendable {
 
 /// A plan and what was measured of it.
 public struct CalibrationResult: Sendable {
+  /// What was chosen.
   public var plan: AttentionPlan
   /// The share of the large model's keys that a sequence as long as the context does not store.
   public var droppedKeys: Double
-  /// Units that are mapped, and all units.
+  /// Units that are mapped.
   public var mappedUnits: Int
+  /// All units.
   public var unitCount: Int
   /// Mean KL divergence from the unmapped model on windows kept back, in nats.
   public var divergence: Double
@@ -134,8 +138,9 @@ public struct CalibrationResult: Sendable {
   public var expectedDivergence: Double?
   /// The factor on perplexity on windows kept back.
   public var perplexityFactor: Double
-  /// Bytes of both models' caches for a sequence as long as the context, and without mapping.
+  /// Bytes of both models' caches for a sequence as long as the context.
   public var kvBytes: Int
+  /// Bytes of the large model's cache without mapping.
   public var unmappedKVBytes: Int
 }
 
@@ -156,8 +161,8 @@ public struct Calibration<B: Backend> {
     package let groups: [Int]
   }
 
-  /// Rows of all windows together from which mixtures are solved.
-  private static var fittedRows: Int { 1_024 }
+  /// Rows of all windows together, and of each at least, from which mixtures are solved.
+  private static var fittedRows: (all: Int, each: Int) { (1_024, 64) }
   /// Rows of a window whose predictions are compared.
   private static var scoredRows: Int { 256 }
   /// Rows before which nothing is scored.
@@ -250,10 +255,11 @@ public struct Calibration<B: Backend> {
     return count
   }
 
-  /// Windows of text that choose lengths or units: an eighth, the first ones, but at least one of each text where enough
-  /// are left to fit.
+  /// Windows of text that choose lengths (an eighth) or units (a quarter: few windows say little about which), the first
+  /// ones, but at least one of each text where enough are left to fit.
   package var choosingWindows: [Int] {
-    Array(0..<min(max(windows.count / 8, textCount), windows.count - keptBackWindows.count))
+    let share = options.choice == .windows ? 8 : 4
+    return Array(0..<min(max(windows.count / share, textCount), windows.count - keptBackWindows.count))
   }
   /// Windows that measure whole plans: an eighth, the last ones.
   package var keptBackWindows: [Int] { Array(windows.count - max(1, windows.count / 8)..<windows.count) }
@@ -308,7 +314,7 @@ public struct Calibration<B: Backend> {
   private func fittedRows(window: Int, of count: Int) -> [Int] {
     let first = options.near.map { $0.positions + $0.sinks } ?? 0
     let length = options.context - first
-    let wanted = min(length, max(1, Self.fittedRows / count))
+    let wanted = min(length, max(Self.fittedRows.each, Self.fittedRows.all / count))
     var random = SeededGenerator(seed: options.seed).split(1_000_000 + window)
     return (0..<wanted).map { part in
       first + Int.random(in: part * length / wanted..<(part + 1) * length / wanted, using: &random)

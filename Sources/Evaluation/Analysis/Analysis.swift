@@ -7,7 +7,9 @@ import KindredTransformer
 
 /// The models of an analysis.
 public struct AnalysedPair<B: Backend> {
+  /// The model whose heads are mapped.
   public var large: DecoderModel<B>
+  /// The model whose heads stand in for them, of the same vocabulary.
   public var small: DecoderModel<B>
   /// The type of stored keys and values.
   public var kvType: KVType

@@ -6,7 +6,9 @@ import Foundation
 public struct AnalysisReport: Sendable, Encodable {
   /// Single figures.
   public struct Finding: Sendable, Hashable, Encodable {
+    /// What was measured, in a few words.
     public var name: String
+    /// In the unit that the name says.
     public var value: Double
     /// The paper's, where it has one.
     public var paper: String?
@@ -14,6 +16,7 @@ public struct AnalysisReport: Sendable, Encodable {
 
   /// The analysis, and the name of its JSON file.
   public var name: String
+  /// What is told in a line each.
   public var findings: [Finding]
   /// Each is `<name>.csv`.
   public var tables: [AnalysisTable]
@@ -89,7 +92,9 @@ public struct AnalysisTable: Sendable, Hashable, Encodable {
     }
   }
 
+  /// The name of its file, without the suffix.
   public let name: String
+  /// The names of the columns.
   public let columns: [String]
   /// `[rows][columns]`.
   public let rows: [[Cell]]

@@ -16,7 +16,9 @@ public struct LayerAnalysis: Analysis {
     case group
   }
 
+  /// What is mapped at a time.
   public var unit = Unit.blocks(10)
+  /// The text on which it is measured.
   public var windows = ComparisonWindows()
 
   public init() {}

@@ -8,6 +8,7 @@ import KindredCompute
 public struct MeasureAnalysis: Analysis {
   /// The share of layers, from the last one backwards, that borrow.
   public var ratio = 0.5
+  /// The text on which measures are compared.
   public var windows = ComparisonWindows()
 
   public init() {}

@@ -5,9 +5,11 @@ import KindredCompute
 
 /// Compares the orders in which layers are chosen, at several ratios.
 public struct StrategyAnalysis: Analysis {
+  /// The orders that are compared.
   public var strategies = LayerStrategy.allCases
   /// Shares of the large model's layers.
   public var ratios = [0.1, 0.2, 0.3, 0.4, 0.5]
+  /// The text on which they are compared.
   public var windows = ComparisonWindows()
 
   public init() {}

@@ -4,6 +4,7 @@ import KindredModelFiles
 
 /// The items of a task, and what of its data could not be read.
 public struct TaskData: Sendable {
+  /// What could be read, in the order of the files.
   public let items: [TaskItem]
   /// Lines that were left out.
   public let badItems: [BadItem]

@@ -6,8 +6,11 @@
 
 /// F scores, 0 to 1.
 public struct RougeScores: Sendable, Hashable {
+  /// Of single words.
   public var rouge1 = 0.0
+  /// Of pairs of words that follow one another.
   public var rouge2 = 0.0
+  /// Of longest common subsequences.
   public var rougeL = 0.0
 
   /// All are 0 where the summary or the reference has no sentence.

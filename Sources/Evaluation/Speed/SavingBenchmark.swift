@@ -32,9 +32,11 @@ public struct Saving: Sendable, Hashable {
 
   /// The large model's parts, then the small model as a whole.
   public var rows: [Row]
-  /// The whole, over repetitions, as in ``Row``.
+  /// The whole of the large model alone, over repetitions.
   public var unmappedSeconds: MedianAndRange
+  /// What the whole of both should take by arithmetic (``BorrowedWork``).
   public var predictedSeconds: MedianAndRange
+  /// What the whole of both takes.
   public var measuredSeconds: MedianAndRange
   /// Seconds predicted to be saved by the parts in which borrowing changes something. The others differ by chance, and
   /// where a saving is small, by more than it.
@@ -92,6 +94,7 @@ extension Saving: Encodable {
 public struct SavingResult: Sendable, Hashable, Encodable {
   /// `nil` where a depth is asked for.
   public var ttft: Saving?
+  /// Of the time per token in decode.
   public var tpot: Saving
   /// The share at which the small model's time is counted.
   public var smallShare: Double

@@ -9,6 +9,7 @@ import KindredModelFiles
 
 /// Sequences that are read and then continued together.
 public struct Scenario: Sendable, Hashable {
+  /// How results call it.
   public var name: String
   /// At the size that is run.
   public var sequences: Int

@@ -18,8 +18,9 @@ public struct ScenarioResult: Sendable, Hashable {
     public var firstTTFTSeconds: MedianAndRange
     /// Seconds from one token of a sequence to the next.
     public var tpotSeconds: MedianAndRange
-    /// What of ``ttftSeconds`` and of ``tpotSeconds`` the small model takes, at the share at which it counts: medians.
+    /// What of ``ttftSeconds`` the small model takes, at the share at which it counts: a median.
     public var smallTTFTSeconds: Double
+    /// What it takes of ``tpotSeconds``.
     public var smallTPOTSeconds: Double
     /// Prompt and generated tokens of all sequences a second, over the whole run.
     public var tokensPerSecond: MedianAndRange
@@ -48,13 +49,17 @@ public struct ScenarioResult: Sendable, Hashable {
 
   /// How many times as much the unmapped model takes: the median and range over pairs of runs.
   public struct Gain: Sendable, Hashable, Encodable {
+    /// Of the time to first token.
     public var ttft: MedianAndRange
+    /// Of the time per token.
     public var tpot: MedianAndRange
     /// How many times as many tokens a second the pair handles.
     public var throughput: MedianAndRange
   }
 
+  /// What was run, at the size at which it ran.
   public var scenario: Scenario
+  /// Runs of each, from which medians come.
   public var repeats: Int
   /// Layers of the large model that are present.
   public var layerCount: Int
@@ -62,9 +67,11 @@ public struct ScenarioResult: Sendable, Hashable {
   public var publishedLayerCount: Int
   /// Layers of the large model that borrow.
   public var mappedLayerCount: Int
+  /// The large model alone.
   public var unmapped: Figures
   /// `nil` without a plan or small model.
   public var mapped: Figures?
+  /// Of the pair over the large model alone.
   public var gain: Gain?
 
   /// The share at which the small model's time is counted.

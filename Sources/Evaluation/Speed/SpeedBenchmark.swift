@@ -64,8 +64,11 @@ extension SpeedOptions: Encodable {
 
 /// Median and range of a figure over repetitions.
 public struct MedianAndRange: Sendable, Hashable, Encodable {
+  /// The mean of the two in the middle where their number is even.
   public let median: Double
+  /// The smallest.
   public let minimum: Double
+  /// The largest.
   public let maximum: Double
 
   init(median: Double, minimum: Double, maximum: Double) {
@@ -86,6 +89,7 @@ public struct MedianAndRange: Sendable, Hashable, Encodable {
 
 /// The figures of a speed benchmark. Encoded as the command line's JSON.
 public struct SpeedResult: Sendable, Encodable {
+  /// What was measured.
   public var options: SpeedOptions
   /// Prompt tokens read per second, over all sequences; `nil` where a depth is asked for.
   public var prefillTokensPerSecond: MedianAndRange?

@@ -67,8 +67,11 @@ public enum ModelPart: String, Sendable, Hashable, CaseIterable, Codable {
 public struct StepProfile: Sendable, Hashable {
   /// One part's share.
   public struct Row: Sendable, Hashable, Encodable {
+    /// What was timed.
     public var part: ModelPart
+    /// Operations of the backend, over all layers.
     public var callsPerStep: Double
+    /// Wall-clock time.
     public var secondsPerStep: Double
     /// Of the step's time.
     public var share: Double

@@ -87,7 +87,9 @@ public struct MethodError: Error, Sendable, CustomStringConvertible {
 
 /// What methods run on.
 public struct MethodModels<B: Backend>: Sendable {
+  /// The model that is asked.
   public var large: LanguageModel<B>
+  /// The model that lends, or is asked alone; `nil` without one.
   public var small: LanguageModel<B>?
   /// How the recipe finds its map; each method has a ratio of its own.
   public var recipe: PaperRecipe
@@ -107,9 +109,11 @@ public struct MethodModels<B: Backend>: Sendable {
 
 /// A method that can run.
 public struct RunnableMethod<B: Backend>: Sendable {
+  /// As on the command line: `paper:0.3`.
   public let name: String
   /// The model that answers.
   public let decoder: DecoderModel<B>
+  /// How attention is borrowed; `nil` where it is not.
   public let mapping: Session<B>.Mapping?
   /// Whether the model that answers is the large one.
   var usesLargeModel = true
@@ -156,8 +160,10 @@ extension MethodModels {
       return result
     case .plan(let path):
       let file = try PlanFile(path: path)
-      return runnable(
-        method, try MappingSource.plan(file).mapping(large: large, small: small), distinction: "\(file.plan)")
+      do {
+        return runnable(
+          method, try MappingSource.plan(file).mapping(large: large, small: small), distinction: "\(file.plan)")
+      } catch let error as PlanError { throw error.of(path) }
     }
   }
 

@@ -4,8 +4,9 @@
 public struct Estimate: Sendable, Hashable, Encodable {
   /// Over all items.
   public var value: Double
-  /// The interval's ends: percentiles 2.5 and 97.5 of the draws.
+  /// The interval's lower end: percentile 2.5 of the draws.
   public var low: Double
+  /// Its upper end: percentile 97.5.
   public var high: Double
 
   public init(value: Double, low: Double, high: Double) {
@@ -52,6 +53,7 @@ public struct EvaluationResult: Sendable, Hashable, Encodable {
   public var skippedItems: Int
   /// In the order in which they were named.
   public var methods: [MethodResult]
+  /// What the result was made from, and where.
   public var provenance: Provenance
 
   public init(task: String, items: Int, skippedItems: Int, methods: [MethodResult], provenance: Provenance) {
@@ -72,6 +74,7 @@ public struct EvaluationResult: Sendable, Hashable, Encodable {
 public struct Provenance: Sendable, Hashable, Encodable {
   /// ISO 8601, when the run ended.
   public var date: String
+  /// The version of Kindred.
   public var kindredVersion: String
   /// The tool and its arguments.
   public var commandLine: [String]

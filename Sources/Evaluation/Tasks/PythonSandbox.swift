@@ -20,6 +20,7 @@ public struct PythonSandbox: Sendable {
     public init() {}
   }
 
+  /// What a program may use.
   public let limits: Limits
   /// The interpreter.
   public let python: String

@@ -34,6 +34,7 @@ public struct TaskRunOptions<B: Backend>: Sendable {
 
 /// How far an evaluation is.
 public struct EvaluationProgress: Sendable, Hashable {
+  /// The name of the method that is being asked.
   public var method: String
   /// Items that the method has answered.
   public var done: Int

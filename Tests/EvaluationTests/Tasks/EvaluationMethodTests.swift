@@ -90,7 +90,9 @@ import Testing
       #expect(method.needsSmallModel)
       #expect { try models.runnable(method, length: 10) } throws: { "\($0)".contains("expected a small model (-s)") }
     }
-    #expect(throws: PlanError.self) { try models.runnable(.plan(path: try tiny.planFile()), length: 10) }
+    let plan = try tiny.planFile()
+    let error = #expect(throws: PlanError.self) { try models.runnable(.plan(path: plan), length: 10) }
+    #expect(error?.description.hasPrefix("\(plan): plan: ") == true)
     var recipe = models.recipe
     recipe.layers = .share(.mostSimilar, ratio: 0)
     models = tiny.models
