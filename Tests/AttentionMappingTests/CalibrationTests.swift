@@ -449,6 +449,19 @@ private struct Interruption: Error {}
     #expect(try choosing(144, texts: 1) == [0])
   }
 
+  /// Of 20 windows.
+  @Test(arguments: [(CalibrationOptions.Choice.windows, 2), (.units, 5)])
+  func moreWindowsChooseUnitsThanLengths(choice: CalibrationOptions.Choice, count: Int) throws {
+    let options = Self.options {
+      $0.tokens = 960
+      $0.choice = choice
+    }
+    let text = Array(repeating: Self.texts[0], count: 5).flatMap(\.self)
+    let folder = try TemporaryFolder()
+    let calibration = try Self.calibration(options, journal: folder.file("journal"), texts: [text])
+    #expect(calibration.choosingWindows == Array(0..<count))
+  }
+
   private typealias Change = @Sendable (inout CalibrationOptions) -> Void
 
   private static let badOptions: [(String, Change)] = {
