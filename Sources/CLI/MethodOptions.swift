@@ -76,9 +76,11 @@ struct MethodOptions: ParsableArguments {
 
   /// Makes sure that the result can be written, before anything takes time.
   ///
-  /// - Parameter data: what is read besides the models.
+  /// - Parameter data: what is read besides models and plans.
   func checkOutput(_ models: ModelOptions, data: String) throws {
-    if let output { try checkWritable(output, inputs: [data], models: [models.model, models.small]) }
+    guard let output else { return }
+    let plans: [String] = try list(for: models).compactMap { if case .plan(let path) = $0 { path } else { nil } }
+    try checkWritable(output, inputs: [data] + plans, models: [models.model, models.small])
   }
 
   /// Writes and prints a result.

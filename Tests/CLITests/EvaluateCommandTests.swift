@@ -141,11 +141,13 @@ struct EvaluateCommandTests {
   }
 
   @Test func outputsDoNotReplaceWhatIsRead() throws {
-    let weights = path("large/model.safetensors")
-    for (model, output) in [(path("large"), path("text")), (weights, weights)] {
+    let (large, weights, text) = (path("large"), path("large/model.safetensors"), path("text"))
+    for (model, methods, output) in [
+      (large, "unmapped", text), (weights, "unmapped", weights), (large, "unmapped,plan:\(weights)", weights),
+    ] {
       let before = try Data(contentsOf: URL(fileURLWithPath: output))
       let outcome = try run([
-        "evaluate", "perplexity", "-m", model, "--data", path("text"), "--methods", "unmapped", "--output", output,
+        "evaluate", "perplexity", "-m", model, "--data", text, "--methods", methods, "--output", output,
       ])
       #expect(outcome.code == 1 && outcome.errors.first?.contains("found one that is read") == true)
       #expect(try Data(contentsOf: URL(fileURLWithPath: output)) == before)

@@ -311,7 +311,7 @@ public struct Calibration<B: Backend> {
   }
 
   /// One row of each of equal parts of the positions that can differ.
-  private func fittedRows(window: Int, of count: Int) -> [Int] {
+  package func fittedRows(window: Int, of count: Int) -> [Int] {
     let first = options.near.map { $0.positions + $0.sinks } ?? 0
     let length = options.context - first
     let wanted = min(length, max(Self.fittedRows.each, Self.fittedRows.all / count))
