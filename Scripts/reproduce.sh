@@ -126,20 +126,19 @@ else
   analyze similarity --windows 8
   analyze usage --windows 8
   analyze consistency
-  analyze metrics --max-windows 8
-  analyze layers --max-windows 4 "${second[@]}"
-  analyze strategies --max-windows 4
+  analyze metrics --max-windows 4
+  analyze layers --max-windows 2 "${second[@]}"
+  analyze strategies --max-windows 2
   evaluate perplexity \
     "unmapped,small,paper:0.1,paper:0.2,paper:0.3,paper:0.4,paper:0.5,random:0.3,shared:0.3,streaming:0.3$planned" \
-    --data "$wiki" --max-windows 16
-  evaluate mmlu "unmapped,small,paper:0.1,paper:0.3,paper:0.5$planned" --data "$data/mmlu"
-  evaluate hotpotqa "unmapped,small,paper:0.1,paper:0.3,paper:0.5$planned" \
-    --data "$data/hotpotqa/hotpot_train_100.json" --limit 40
-  evaluate govreport "unmapped,paper:0.1,paper:0.3" --data "$data/longbench/gov_report.jsonl" --limit 4 --context 4096
-  evaluate needle "unmapped,paper:0.3$planned" --data "$data/needle/PaulGrahamEssays"
+    --data "$wiki" --max-windows 8
+  evaluate mmlu "unmapped,small,paper:0.1,paper:0.3,paper:0.5$planned" --data "$data/mmlu" --limit 114
+  evaluate hotpotqa "unmapped,paper:0.3,paper:0.5$planned" --data "$data/hotpotqa/hotpot_train_100.json" --limit 10
+  evaluate govreport "unmapped,paper:0.3$planned" --data "$data/longbench/gov_report.jsonl" --limit 2 --context 4096
+  evaluate needle "unmapped,paper:0.3$planned" --data "$data/needle/PaulGrahamEssays" --lengths 1024,2048
   for name in paper-multi-user paper-long-context; do
-    scenario $name "$large" "$small" --scale 0.25 --repeat 3
-    scenario $name random:qwen2-72b:layers=4 random:qwen2-0.5b --scale 0.25 --repeat 3
+    scenario $name "$large" "$small" --scale 0.1875 --repeat 3
+    scenario $name random:qwen2-72b:layers=2 random:qwen2-0.5b --scale 0.1875 --repeat 3
   done
 fi
 
