@@ -4,7 +4,15 @@
 
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 
-enum { LANES = 8, TILE_HALVES = 1, DENSE_COLUMNS = 6, KEY_BLOCKS = 1, VALUE_VECTORS = 2, SIGNED_BYTES = 1, FEW_REGISTERS = 1 };
+enum {
+  LANES = 8,
+  TILE_HALVES = 1,
+  DENSE_COLUMNS = 6,
+  KEY_BLOCKS = 1,
+  VALUE_VECTORS = 2,
+  SIGNED_BYTES = 1,
+  FEW_REGISTERS = 1,
+};
 
 #include "vector.h"
 

@@ -6,7 +6,15 @@
     __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c"))), \
     apply_to = function)
 
-enum { LANES = 16, TILE_HALVES = 2, DENSE_COLUMNS = 12, KEY_BLOCKS = 4, VALUE_VECTORS = 4, SIGNED_BYTES = 0, FEW_REGISTERS = 0 };
+enum {
+  LANES = 16,
+  TILE_HALVES = 2,
+  DENSE_COLUMNS = 12,
+  KEY_BLOCKS = 4,
+  VALUE_VECTORS = 4,
+  SIGNED_BYTES = 0,
+  FEW_REGISTERS = 0,
+};
 
 #include "vector.h"
 

@@ -170,7 +170,8 @@ static void quantize(const float *x, size_t n, int8_t *quants, int8_t *low, kind
         quants[k] = (int8_t)quant;
       }
       block->sum += quant;
-      block->halves[k / 16 % 2] += quant;
+      if (low) block->halves[k / 16 % 2] += quant;
+      else block->pairs[k / 16 % 2][k / 2 % 2] += (int16_t)quant;
     }
   }
 }

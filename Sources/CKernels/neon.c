@@ -4,7 +4,15 @@
 
 #pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
 
-enum { LANES = 4, TILE_HALVES = 1, DENSE_COLUMNS = 6, KEY_BLOCKS = 1, VALUE_VECTORS = 4, SIGNED_BYTES = 1, FEW_REGISTERS = 0 };
+enum {
+  LANES = 4,
+  TILE_HALVES = 1,
+  DENSE_COLUMNS = 6,
+  KEY_BLOCKS = 1,
+  VALUE_VECTORS = 4,
+  SIGNED_BYTES = 1,
+  FEW_REGISTERS = 0,
+};
 
 #include "vector.h"
 

@@ -13,7 +13,7 @@
 // the integer start of `dot`, −offset · Σ quants of a, so they cost no arithmetic.
 //
 // The instruction-set file gives the dot product in three steps, so that one without 32-bit accumulation can
-// sum run_length(bits) steps in 16 bits first:
+// sum run_length(bits) steps in 16 bits first (more where it counts from the middle of their range):
 //   partial begin(vi sums);
 //   partial dot(int bits, partial sums, vbytes weights, vi quads);
 //   vi finish(vi sums, partial p);
@@ -168,25 +168,46 @@ typedef struct {
   size_t block, group, half;
 } place;
 
+INLINE vi quad(const int8_t *quants) {
+  int32_t x;
+  __builtin_memcpy(&x, quants, sizeof x);
+  return (vi)x;
+}
+
 /// Σ quants of a row over one group.
-INLINE int32_t group_sum(kindred_format f, const kindred_activation_block *block, size_t group) {
-  return f.scale_columns == KINDRED_BLOCK ? block->sum : block->halves[group];
+INLINE int32_t group_sum(tile_kind kind, const kindred_activation_block *block, size_t group) {
+  if (kind.format.scale_columns == KINDRED_BLOCK) return block->sum;
+  return kind.wide ? block->halves[group] : block->pairs[group][0] + block->pairs[group][1];
+}
+
+INLINE int quant_bits(kindred_format f) { return f.low_bits + f.high_bits; }
+
+/// Vectors of quants in a group of columns.
+INLINE size_t steps_of(kindred_format f) { return KINDRED_BLOCK_VECTORS / groups_of(f); }
+
+/// What partial sums count quants from: the middle of their range where all steps of a group then fit and else do not,
+/// or 0. Of 16-bit activations the sums that this takes are not known.
+INLINE int32_t centre_of(tile_kind kind) {
+  const int bits = quant_bits(kind.format);
+  const size_t steps = steps_of(kind.format);
+  return !kind.wide && run_length(bits) < steps && run_length(bits - 1) >= steps ? 1 << (bits - 1) : 0;
+}
+
+/// The partial sums of one group, of 16 bits, that count quants from the middle. They are in range when all are added.
+INLINE partial begin_centred(tile_kind kind, const kindred_activation_block *block, size_t group) {
+  vwords pairs = (vwords)quad((const int8_t *)block->pairs[group]);
+  if (kind.format.scale_columns == KINDRED_BLOCK) pairs += (vwords)quad((const int8_t *)block->pairs[group + 1]);
+  return (partial)(pairs * (uint16_t)-centre_of(kind));
 }
 
 /// Has the compiler compute `p` here. Left to itself it takes each vector of weights through all steps before the next
-/// one, and reads all quads of activations again for each from memory.
+/// one, and keeps all quads of activations for it in memory.
 INLINE void settle(partial *p) {
 #if defined(__x86_64__)
   __asm__ volatile("" : "+x"(*p));
 #else
   (void)p;
 #endif
-}
-
-INLINE vi quad(const int8_t *quants) {
-  int32_t x;
-  __builtin_memcpy(&x, quants, sizeof x);
-  return (vi)x;
 }
 
 /// Vector `t` of the block at `at`, for each vector of the tile's weight rows.
@@ -204,9 +225,10 @@ INLINE void tile_weights(tile_kind kind, const panel_chunk *chunk, place at, siz
 INLINE void dot_group(tile_kind kind, const panel_chunk *chunk, place at, const tile_rows *rows,
                       vi (*dots)[PANEL_VECTORS]) {
   const size_t parts = kind.wide ? WIDE_PARTS : 1;
-  const int bits = kind.format.low_bits + kind.format.high_bits;
-  const size_t steps = KINDRED_BLOCK_VECTORS / groups_of(kind.format), first = at.group * steps;
-  const size_t run = smaller(run_length(bits), steps);
+  const int bits = quant_bits(kind.format);
+  const bool centred = centre_of(kind) != 0;
+  const size_t steps = steps_of(kind.format), first = at.group * steps;
+  const size_t run = smaller(run_length(centred ? bits - 1 : bits), steps);
   // Those of the high parts, and of the low ones or of all.
   vi sums[WIDE_PARTS][LARGEST_TILE][PANEL_VECTORS];
   UNROLL for (size_t i = 0; i < kind.columns; i++) {
@@ -219,7 +241,9 @@ INLINE void dot_group(tile_kind kind, const panel_chunk *chunk, place at, const 
     partial partials[WIDE_PARTS][LARGEST_TILE][PANEL_VECTORS];
     UNROLL for (size_t part = 0; part < parts; part++) {
       UNROLL for (size_t i = 0; i < kind.columns; i++) {
-        UNROLL for (size_t v = 0; v < vectors_of(kind); v++) partials[part][i][v] = begin(sums[part][i][v]);
+        UNROLL for (size_t v = 0; v < vectors_of(kind); v++)
+          partials[part][i][v] =
+              centred ? begin_centred(kind, &rows->blocks[i][at.block], at.group) : begin(sums[part][i][v]);
       }
     }
     UNROLL for (size_t t = begun; t < begun + run; t++) {
@@ -232,7 +256,7 @@ INLINE void dot_group(tile_kind kind, const panel_chunk *chunk, place at, const 
             partials[part][i][v] = dot(bits, partials[part][i][v], weights[v], quads);
         }
       }
-      if (kind.halves == HALVES && FEW_REGISTERS) {
+      if (FEW_REGISTERS) {
         UNROLL for (size_t part = 0; part < parts; part++) {
           UNROLL for (size_t i = 0; i < kind.columns; i++) {
             UNROLL for (size_t v = 0; v < vectors_of(kind); v++) settle(&partials[part][i][v]);
@@ -273,17 +297,17 @@ INLINE void group_scales(tile_kind kind, const panel_chunk *chunk, place at, vf 
 INLINE void multiply_group(tile_kind kind, const panel_chunk *chunk, place at, const tile_rows *rows,
                            vf (*sums)[PANEL_VECTORS]) {
   const kindred_format f = kind.format;
-  const int32_t offset = f.low_bits == 8 && SIGNED_BYTES ? 0 : f.offset;
+  const int32_t offset = (f.low_bits == 8 && SIGNED_BYTES ? 0 : f.offset) - centre_of(kind);
   vi dots[LARGEST_TILE][PANEL_VECTORS];
   vf scales[PANEL_VECTORS], minimums[PANEL_VECTORS];
   UNROLL for (size_t i = 0; i < kind.columns; i++) {
-    vi start = offset == 0 ? (vi)0 : (vi)group_sum(f, &rows->blocks[i][at.block], at.group) * -offset;
+    vi start = offset == 0 ? (vi)0 : (vi)group_sum(kind, &rows->blocks[i][at.block], at.group) * -offset;
     UNROLL for (size_t v = 0; v < vectors_of(kind); v++) dots[i][v] = start;
   }
   dot_group(kind, chunk, at, rows, dots);
   group_scales(kind, chunk, at, scales, minimums);
   UNROLL for (size_t i = 0; i < kind.columns; i++) {
-    vf sum = (vf)group_sum(f, &rows->blocks[i][at.block], at.group);
+    vf sum = (vf)group_sum(kind, &rows->blocks[i][at.block], at.group);
     UNROLL for (size_t v = 0; v < vectors_of(kind); v++) {
       vf dot = __builtin_convertvector(dots[i][v], vf);
       if (at.group == 0) sums[i][v] = f.minimum ? fused(dot, scales[v], minimums[v] * sum) : dot * scales[v];

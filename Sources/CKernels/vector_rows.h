@@ -152,7 +152,9 @@ INLINE void quantize_block(const float *x, int8_t *quants, int8_t *low, kindred_
     return;
   }
   float inverse = 1 / scale;
-  vi totals[2] = {0, 0};
+  // Of 8 bits the sums of two pairs of columns are added up together, one of them moved up by 16 bits.
+  vi totals[2] = {0, 0}, shifts = 0;
+  for (int lane = 0; lane < LANES && !low; lane++) shifts[lane] = lane / 2 % 2 * 16;
   for (int v = 0; v < VECTORS; v++) {
     vi rounded = __builtin_convertvector(__builtin_elementwise_roundeven(values[v] * inverse), vi);
     vi high = rounded;
@@ -165,10 +167,21 @@ INLINE void quantize_block(const float *x, int8_t *quants, int8_t *low, kindred_
     }
     vchar narrow = __builtin_convertvector(high, vchar);
     __builtin_memcpy(quants + v * LANES, &narrow, sizeof narrow);
-    totals[v * LANES / 16] += rounded;
+    totals[v * LANES / 16] += rounded << shifts;
   }
-  int32_t first = __builtin_reduce_add(totals[0]), last = __builtin_reduce_add(totals[1]);
-  *block = (kindred_activation_block){scale, first + last, {first, last}};
+  *block = (kindred_activation_block){.scale = scale};
+  for (int half = 0; half < 2; half++) {
+    const int32_t total = __builtin_reduce_add(totals[half]);
+    if (low) {
+      block->halves[half] = total;
+      block->sum += total;
+    } else {
+      int16_t *pairs = block->pairs[half];
+      pairs[0] = (int16_t)total;
+      pairs[1] = (int16_t)((total - pairs[0]) >> 16);
+      block->sum += pairs[0] + pairs[1];
+    }
+  }
 }
 
 static void quantize(const float *x, size_t n, int8_t *quants, int8_t *low, kindred_activation_block *blocks) {

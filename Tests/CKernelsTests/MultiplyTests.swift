@@ -68,14 +68,16 @@ import Testing
   /// All extremes of quants at once: the largest of each sign must not overflow 16- or 32-bit sums.
   @Test(arguments: InstructionSet.available)
   func extremeActivationsDoNotOverflow(_ set: InstructionSet) {
+    let columns = 512
     for type in quantizedTypes {
-      let columns = 512
-      let weights = Weights(type, rows: 32, columns: columns, seed: 5)
-      for pattern in [[1], [-1], [1, -1], [1, 1, -1, -1]] as [[Float]] {
-        let values = (0..<columns).map { pattern[$0 % pattern.count] * 1e3 }
-        for wide in [false, true] {
-          let a = Activations(values, columns: columns, by: set, wide: wide)
-          Self.check(set.multiply(weights, a), weights, a) { _, _ in 0 }
+      for quants in [nil, 0, 0xff, 0x7f, 0x80] as [UInt8?] {
+        let weights = Weights(type, rows: 32, columns: columns, seed: 5, quants: quants)
+        for pattern in [[1], [-1], [1, -1], [1, 1, -1, -1]] as [[Float]] {
+          let values = (0..<columns).map { pattern[$0 % pattern.count] * 1e3 }
+          for wide in [false, true] {
+            let a = Activations(values, columns: columns, by: set, wide: wide)
+            Self.check(set.multiply(weights, a), weights, a) { _, _ in 0 }
+          }
         }
       }
     }

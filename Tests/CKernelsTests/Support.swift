@@ -84,6 +84,17 @@ func blockLayout(_ type: kindred_type) -> (columns: Int, bytes: Int, factors: [I
   }
 }
 
+/// Where the quants of one GGUF block lie.
+func quantBytes(_ type: kindred_type) -> Range<Int> {
+  switch type {
+  case KINDRED_Q6_K: 0..<192
+  case KINDRED_Q3_K: 0..<96
+  case KINDRED_Q2_K: 16..<80
+  case KINDRED_Q4_K, KINDRED_Q5_K: 16..<blockLayout(type).bytes
+  default: 2 * blockLayout(type).factors.count..<blockLayout(type).bytes
+  }
+}
+
 /// Weights in GGUF's layout, the same packed, and the same as float.
 final class Weights {
   let type: kindred_type
@@ -94,7 +105,8 @@ final class Weights {
 
   var panelCount: Int { (rows + 31) / 32 }
 
-  init(_ type: kindred_type, rows: Int, columns: Int, seed: UInt64) {
+  /// Random weights; with `quants`, each byte of their quants is that one.
+  init(_ type: kindred_type, rows: Int, columns: Int, seed: UInt64, quants: UInt8? = nil) {
     self.type = type
     self.rows = rows
     self.columns = columns
@@ -103,6 +115,9 @@ final class Weights {
     let rowBytes = columns / layout.columns * layout.bytes
     var source = random.bytes(rows * rowBytes)
     for start in stride(from: 0, to: source.count, by: layout.bytes) {
+      if let quants {
+        for i in quantBytes(type) { source[start + i] = quants }
+      }
       for offset in layout.factors {
         // Between 2^-8 and 2^-6 as f16 and about as small as bf16, of either sign.
         let high = UInt8(truncatingIfNeeded: random.next()) & 0x87 | 0x1c

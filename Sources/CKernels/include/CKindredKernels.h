@@ -81,8 +81,14 @@ void kindred_pack_panel(kindred_type type, const void *source, size_t rows, size
 /// What 32 integer activations have in common: their scale and the sums that products with offsets and minimums need.
 typedef struct {
   float scale;
-  /// Of all 32 integers, and of the first and the last 16.
-  int32_t sum, halves[2];
+  /// Of all 32 integers.
+  int32_t sum;
+  /// Of the first and the last 16: of 16 bits their sums; of 8 bits two each, of those in columns whose number divided
+  /// by 4 leaves 0 or 1, and of the others.
+  union {
+    int32_t halves[2];
+    int16_t pairs[2][2];
+  };
 } kindred_activation_block;
 
 /// Rows of activations, ready to be multiplied: as float, and as integers of 8 or of 16 bits in blocks of 32 with one
