@@ -318,21 +318,25 @@ public final class Session<B: Backend> {
     }
   }
 
-  /// Whether the last `wanted` of `count` rows get a pass of their own, in which results are as precise as in decode.
+  /// Whether so many tokens are read as `Backend.manyRows` rows are, also where a pass has fewer of them.
+  private func areMany(_ count: Int) -> Bool { count >= decoder.backend.manyRows }
+
+  /// Whether the `wanted` of `count` tokens get passes of their own, in which results are as precise as in decode.
   private func areReadApart(_ wanted: Int, of count: Int) -> Bool {
-    let many = decoder.backend.manyRows
-    return wanted > 0 && count >= many && wanted < min(count, many)
+    areMany(count) && !areMany(wanted) && 0 < wanted && wanted < count
   }
 
   /// Runs tokens of a sequence pass by pass; `each` is called with the rows of the pass and the number of tokens done.
   private func run(_ newTokens: [Int32], sequence: Int, wanted: Int, each: (Int, Int) throws -> Void) throws {
     let needed = sequences[sequence].tokens.count + newTokens.count
     guard needed <= contextLength else { throw DecoderError.contextExceeded(needed: needed, limit: contextLength) }
+    let first = newTokens.count - (areReadApart(wanted, of: newTokens.count) ? wanted : 0)
     var done = 0
     while done < newTokens.count {
-      var count = min(newTokens.count - done, sequence == 0 ? passLimit : state.rowCapacity)
-      if done + count == newTokens.count, areReadApart(wanted, of: count) { count -= wanted }
-      try pass([(sequence, Array(newTokens[done..<done + count]))])
+      let isApart = done >= first
+      let count = min((isApart ? newTokens.count : first) - done, sequence == 0 ? passLimit : state.rowCapacity)
+      try pass(
+        [(sequence, Array(newTokens[done..<done + count]))], isPartOfMany: areMany(newTokens.count) && !isApart)
       done += count
       if sequence == 0 {
         try establishIfDue(isLast: done == newTokens.count)
@@ -352,32 +356,38 @@ public final class Session<B: Backend> {
       let needed = sequences[part.sequence].tokens.count + part.tokens.count
       guard needed <= contextLength else { throw DecoderError.contextExceeded(needed: needed, limit: contextLength) }
     }
-    func wanted(_ index: Int, _ tokens: Range<Int>, firstRow: Int) -> [WantedRow] {
-      let first = parts[index].tokens.count - parts[index].wanted
-      return tokens.filter { $0 >= first }.map { (index, $0, firstRow + $0 - tokens.lowerBound) }
-    }
     if case .establishing = phase {
       // The record is of sequence 0 alone.
       for (index, part) in parts.enumerated() {
         try run(part.tokens, sequence: part.sequence, wanted: part.wanted) { rows, done in
-          try each(wanted(index, done - rows..<done, firstRow: 0))
+          try each(wantedRows(of: part, index, in: done - rows..<done, firstRow: 0))
         }
       }
       return
     }
-    if areReadApart(parts.reduce(0) { $0 + $1.wanted }, of: parts.reduce(0) { $0 + $1.tokens.count }) {
-      let others = parts.map { Part(sequence: $0.sequence, tokens: $0.tokens.dropLast($0.wanted), wanted: 0) }
-      try run(others.filter { !$0.tokens.isEmpty }) { _ in }
-      let last = parts.indices.filter { parts[$0].wanted > 0 }
-      return try run(
-        last.map {
-          Part(
-            sequence: parts[$0].sequence, tokens: parts[$0].tokens.suffix(parts[$0].wanted), wanted: parts[$0].wanted)
-        }
-      ) { rows in
-        try each(rows.map { (last[$0.part], others[last[$0.part]].tokens.count + $0.token, $0.row) })
-      }
+    let count = parts.reduce(0) { $0 + $1.tokens.count }
+    guard areReadApart(parts.reduce(0) { $0 + $1.wanted }, of: count) else {
+      return try fillPasses(parts, isPartOfMany: areMany(count), each: each)
     }
+    let others = parts.map { Part(sequence: $0.sequence, tokens: $0.tokens.dropLast($0.wanted), wanted: 0) }
+    try fillPasses(others.filter { !$0.tokens.isEmpty }, isPartOfMany: true) { _ in }
+    let last = parts.indices.filter { parts[$0].wanted > 0 }
+    let lastParts = last.map {
+      Part(sequence: parts[$0].sequence, tokens: parts[$0].tokens.suffix(parts[$0].wanted), wanted: parts[$0].wanted)
+    }
+    try fillPasses(lastParts, isPartOfMany: false) { rows in
+      try each(rows.map { (last[$0.part], others[last[$0.part]].tokens.count + $0.token, $0.row) })
+    }
+  }
+
+  /// The wanted ones of some tokens of a part, which a pass has read in the rows from `firstRow` on.
+  private func wantedRows(of part: Part, _ index: Int, in tokens: Range<Int>, firstRow: Int) -> [WantedRow] {
+    let first = part.tokens.count - part.wanted
+    return tokens.filter { $0 >= first }.map { (index, $0, firstRow + $0 - tokens.lowerBound) }
+  }
+
+  /// Runs all tokens in as few passes as they need.
+  private func fillPasses(_ parts: [Part], isPartOfMany: Bool, each: ([WantedRow]) throws -> Void) throws {
     var (index, done) = (0, 0)
     while index < parts.count {
       var rows = 0
@@ -386,11 +396,11 @@ public final class Session<B: Backend> {
       while index < parts.count, rows < state.rowCapacity {
         let tokens = done..<min(done + state.rowCapacity - rows, parts[index].tokens.count)
         batch.append((parts[index].sequence, Array(parts[index].tokens[tokens])))
-        places += wanted(index, tokens, firstRow: rows)
+        places += wantedRows(of: parts[index], index, in: tokens, firstRow: rows)
         rows += tokens.count
         (index, done) = tokens.upperBound == parts[index].tokens.count ? (index + 1, 0) : (index, tokens.upperBound)
       }
-      try pass(batch)
+      try pass(batch, isPartOfMany: isPartOfMany)
       try each(places)
       try remapIfDue()
     }
@@ -403,9 +413,9 @@ public final class Session<B: Backend> {
   }
 
   /// One pass of both models over new tokens of some sequences.
-  private func pass(_ parts: [(sequence: Int, tokens: [Int32])]) throws {
-    var largeBatch = Batch()
-    var smallBatch = Batch()
+  private func pass(_ parts: [(sequence: Int, tokens: [Int32])], isPartOfMany: Bool = false) throws {
+    var largeBatch = Batch(isPartOfMany: isPartOfMany)
+    var smallBatch = Batch(isPartOfMany: isPartOfMany)
     for part in parts {
       let sequence = sequences[part.sequence]
       largeBatch.append(part.tokens, to: sequence.large, from: sequence.tokens.count)

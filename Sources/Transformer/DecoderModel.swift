@@ -62,6 +62,7 @@ public struct DecoderModel<B: Backend>: Sendable {
     }
     embed(batch.tokens, into: state.hidden)
     state.precision = batch.precision
+    state.logitPrecision = batch.logitPrecision
   }
 
   /// Runs some layers on the hidden states in `state`, where `begin` has made room.
@@ -116,7 +117,7 @@ public struct DecoderModel<B: Backend>: Sendable {
         state.selected, rows: part.count, weight: weights.outputNorm, epsilon: configuration.normEpsilon,
         into: state.normalized)
       backend.multiply(
-        state.normalized, rows: part.count, [weights.output(into: state.logits, precision: state.precision)])
+        state.normalized, rows: part.count, [weights.output(into: state.logits, precision: state.logitPrecision)])
       let logits = backend.read(state.logits, rows: 0..<part.count)
       // One part, as of all but large batches, is not copied.
       if result.isEmpty { result = logits } else { result += logits }

@@ -12,8 +12,8 @@ public final class RunState<B: Backend> {
   /// Rows whose logits are computed together: the output matrix has many columns.
   public static var logitRows: Int { 32 }
 
-  /// Of the last pass.
-  var precision = ActivationPrecision.int16
+  /// Of the layers in the last pass, and of its logits.
+  var precision = ActivationPrecision.int16, logitPrecision = ActivationPrecision.int16
   /// What the next layer reads, and after the last one the model's output, [rows, E].
   package let hidden: B.Tensor
   let query: B.Tensor  // [rows, H·D]
@@ -69,8 +69,11 @@ public struct Batch: Sendable {
   public private(set) var tokens: [Int32] = []
   /// Which rows continue which sequence, from which position.
   public private(set) var runs: [SequenceRows] = []
+  /// Whether the rows are some of many that are read one after the other and need not be more precise than
+  /// `Backend.manyRows` rows of one pass.
+  public let isPartOfMany: Bool
 
-  public init() {}
+  public init(isPartOfMany: Bool = false) { self.isPartOfMany = isPartOfMany }
 
   /// Appends tokens that continue `sequence` from `firstPosition` on.
   public mutating func append(_ newTokens: some Collection<Int32>, to sequence: Int, from firstPosition: Int) {
@@ -83,9 +86,12 @@ public struct Batch: Sendable {
   /// Sequences from which decoding them together takes the time of arithmetic instead of that of reading weights.
   static let manySequences = 16
 
-  /// How precisely products are given their inputs: many sequences that are decoded together, a token each, are worth
-  /// more tokens in the same time.
-  var precision: ActivationPrecision {
+  /// How precisely the products of layers are given their inputs.
+  var precision: ActivationPrecision { isPartOfMany ? .int8 : logitPrecision }
+
+  /// How precisely the output matrix is: many sequences that are decoded together, a token each, are worth more tokens in
+  /// the same time.
+  var logitPrecision: ActivationPrecision {
     runs.count >= Self.manySequences && runs.allSatisfy { $0.rows.count == 1 } ? .int8 : .int16
   }
 

@@ -38,6 +38,32 @@ import Testing
     #expect(together != expected)
   }
 
+  /// A long prompt that is cut into short passes is not more precise than in one, nor slower.
+  @Test func passesOfALongPromptAreAlikePrecise() throws {
+    // Others round weights, or add up bf16, where a pass has many rows.
+    let set = InstructionSet.available.contains(.avx2) ? InstructionSet.avx2 : .generic
+    let decoder = try LanguageModel(
+      OpenedModel(random: try RandomModel("random:qwen2-0.5b:layers=1")),
+      backend: CPUBackend(instructionSet: set)
+    ).decoder
+    let whole = try Session(decoder: decoder).append(prompt)
+    var options = Session<CPUBackend>.Options()
+    options.chunkRows = 64
+    let cut = try Session(decoder: decoder, options: options)
+    // Not compared by #expect itself, which looks for what differs in so many numbers for minutes.
+    let isSame = try cut.append(prompt) == whole
+    #expect(isSame)
+    let parts = try Session(decoder: decoder, options: options)
+    try parts.append([.init(sequence: 0, tokens: prompt)]) { _, _, logits in
+      let isSame = logits == whole
+      #expect(isSame)
+    }
+    let short = try Session(decoder: decoder, options: options)
+    _ = try short.append(Array(prompt.prefix(100)))
+    let isAsPrecise = try short.append(Array(prompt.suffix(50))) == whole
+    #expect(!isAsPrecise)
+  }
+
   @Test func wantedTokensOfSeveralSequencesAreReadApart() throws {
     let expected = try apart(3)
     let session = try Session(decoder: decoder)
