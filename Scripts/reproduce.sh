@@ -136,10 +136,11 @@ else
   evaluate perplexity \
     "unmapped,small,paper:0.1,paper:0.2,paper:0.3,paper:0.4,paper:0.5,random:0.3,shared:0.3,streaming:0.3$planned" \
     --data "$wiki" --max-windows 8
-  evaluate mmlu "unmapped,small,paper:0.1,paper:0.3,paper:0.5$last" --data "$data/mmlu" --limit 114
-  evaluate hotpotqa "unmapped,paper:0.3,paper:0.5$last" --data "$data/hotpotqa/hotpot_train_100.json" --limit 10
+  evaluate mmlu "unmapped,small,paper:0.3$last" --data "$data/mmlu" --limit 114
+  evaluate hotpotqa "unmapped,paper:0.3$last" --data "$data/hotpotqa/hotpot_train_100.json" --limit 8
   evaluate govreport "unmapped,paper:0.3$last" --data "$data/longbench/gov_report.jsonl" --limit 2 --context 4096
-  evaluate needle "unmapped,paper:0.3$last" --data "$data/needle/PaulGrahamEssays" --lengths 1024,2048
+  evaluate needle "unmapped,paper:0.3$last" --data "$data/needle/PaulGrahamEssays" --lengths 1024,2048 \
+    --depths 0,50,100
   for name in paper-multi-user paper-long-context; do
     scenario $name "$large" "$small" --scale 0.1875 --repeat 3
     scenario $name random:qwen2-72b:layers=2 random:qwen2-0.5b --scale 0.1875 --repeat 3
