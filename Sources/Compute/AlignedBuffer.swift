@@ -16,20 +16,35 @@ public struct AlignedBuffer: ~Copyable, @unchecked Sendable {
   /// Bytes in all.
   public let byteCount: Int
   private let allocation: UnsafeMutableRawPointer
+  private let allocatedBytes: Int
+
+  /// Bytes from which memory comes from the kernel itself, zeroed page by page as it is touched: what nobody touches is
+  /// never resident, and takes no time. `calloc` writes all zeros of memory that it has given before.
+  private static let mappedBytes = 1 << 20
 
   /// Allocates `byteCount` zeroed bytes.
   ///
   /// - Throws: `ComputeError.outOfMemory` where the system has none left.
   public init(byteCount: Int) throws(ComputeError) {
-    // `calloc` takes large blocks from the kernel, zeroed page by page: what is never touched is never resident.
     let (size, overflow) = byteCount.addingReportingOverflow(64)
-    guard byteCount >= 0, !overflow, let allocation = calloc(1, size) else { throw .outOfMemory(byteCount: byteCount) }
+    guard byteCount >= 0, !overflow, let allocation = Self.zeroed(size) else {
+      throw .outOfMemory(byteCount: byteCount)
+    }
     self.allocation = allocation
+    allocatedBytes = size
     pointer = allocation.alignedUp(toMultipleOf: 64)
     self.byteCount = byteCount
   }
 
-  deinit { free(allocation) }
+  private static func zeroed(_ size: Int) -> UnsafeMutableRawPointer? {
+    guard size >= mappedBytes else { return calloc(1, size) }
+    let pages = mmap(nil, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0)
+    return pages == MAP_FAILED ? nil : pages
+  }
+
+  deinit {
+    if allocatedBytes < Self.mappedBytes { free(allocation) } else { munmap(allocation, allocatedBytes) }
+  }
 }
 
 /// What can go wrong below the model.
