@@ -12,8 +12,11 @@ command -v chromium-headless-shell > /dev/null || command -v chromium > /dev/nul
   echo "test: no headless browser; the test that opens a report is skipped (Scripts/setup.sh --browser)"
 
 swift build -c release --build-tests
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+# Nothing that a test leaves behind, even a killed one, stays.
+TMPDIR=$(mktemp -d)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+log=$TMPDIR/log
 if ! swift test -c release --skip-build 2>&1 | tee "$log"; then
   echo "test: these failed:"
   grep '^✘' "$log" || tail -n 20 "$log"

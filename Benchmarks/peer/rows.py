@@ -22,6 +22,8 @@ TWO = ("kindred", "llama.cpp")
 AVX2 = ("kindred-avx2", "llama.cpp-avx2")
 
 RUNS = {
+  "1.5b-32": Run("1.5b", 32, 16, NATIVE),
+  "1.5b-100": Run("1.5b", 100, 16, NATIVE),
   "1.5b-512": Run("1.5b", 512, 16, NATIVE),
   "1.5b-0": Run("1.5b", 1, 64, NATIVE),
   "1.5b-4096": Run("1.5b", 4096, 64, NATIVE),
@@ -82,6 +84,8 @@ class Row:
 
 
 ROWS = [
+  Row("1.5b-prefill-32", "1.5B Q4_K_M, prefill 32", "1.5b-32", "prefill", (AtLeast(1.2, "llama.cpp"),)),
+  Row("1.5b-prefill-100", "1.5B Q4_K_M, prefill 100", "1.5b-100", "prefill", (AtLeast(1.2, "llama.cpp"),)),
   Row("1.5b-prefill-512", "1.5B Q4_K_M, prefill 512", "1.5b-512", "prefill",
       (AtLeast(2.5, "llama.cpp"), AtLeast(1.3, "best")), ik_ratio=294 / 180.5),
   Row("1.5b-prefill-8192", "1.5B Q4_K_M, prefill 8192", "1.5b-8192", "prefill",

@@ -5,7 +5,7 @@ import Foundation
 import Testing
 
 @Suite(.enabled(if: FileManager.default.isExecutableFile(atPath: tool.path), "the tool is not built"), .serialized)
-struct EvaluateCommandTests {
+final class EvaluateCommandTests {
   let folder: URL
 
   init() throws {
@@ -24,6 +24,8 @@ struct EvaluateCommandTests {
     let text = (0..<120).map { "line \($0 * 37 % 91): the quick brown fox\n" }.joined()
     try Data(text.utf8).write(to: folder.appendingPathComponent("text"))
   }
+
+  deinit { try? FileManager.default.removeItem(at: folder) }
 
   func path(_ name: String) -> String { folder.appendingPathComponent(name).path }
 
