@@ -122,8 +122,8 @@ extension CPUBackend {
 
   /// Rows from which products go through matrix tiles: a whole tile.
   private static let tiledRows = KINDRED_TILE_ROWS
-  /// Below, quantised weights meet int16 where a product asks for it, or what rounding to bf16 has left: prompts that are
-  /// read within a second stay that precise.
+  /// Below, quantised weights meet int16 where a product asks for it, or what rounding to bf16 has left: short prompts
+  /// stay that precise.
   public var manyRows: Int { Self.manyRows }
   private static let manyRows = 64
   /// Rows from which rounding weights once more is worth it.
