@@ -107,16 +107,19 @@ import Testing
     let backend = try CPUBackend(threads: 2, instructionSet: set)
     let values: [Float] = (0..<600 * 64).map { index in Float(index * 7919 % 2003) / 1001 - 1 }
     let few = try feedForward(backend, values, rows: 15)
-    let some = try feedForward(backend, values, rows: 127)
+    let some = try feedForward(backend, values, rows: 63)
     let many = try feedForward(backend, values, rows: 600)
-    #expect(try feedForward(backend, values, rows: 2) == Array(few.prefix(2 * 64)))
-    #expect(try feedForward(backend, values, rows: 16) == Array(some.prefix(16 * 64)))
-    #expect(try feedForward(backend, values, rows: 128) == Array(many.prefix(128 * 64)))
+    // Not by #expect itself, which looks for what differs in so many numbers for minutes.
+    func begins(_ all: [Float], with part: [Float]) -> Bool { Array(all.prefix(part.count)) == part }
+    #expect(begins(few, with: try feedForward(backend, values, rows: 2)))
+    #expect(begins(some, with: try feedForward(backend, values, rows: 16)))
+    #expect(begins(many, with: try feedForward(backend, values, rows: 64)))
+    #expect(begins(many, with: try feedForward(backend, values, rows: 128)))
     let power = some.reduce(0) { $0 + $1 * $1 } / Float(some.count)
     for other in [few, Array(many.prefix(some.count))] {
       let error = zip(other, some).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) } / Float(other.count)
       #expect(error < 1e-3 * power && power > 0)
     }
-    if set != .amx { #expect(few == Array(some.prefix(few.count))) }
+    if set != .amx { #expect(begins(some, with: few)) }
   }
 }
