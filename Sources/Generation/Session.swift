@@ -336,7 +336,8 @@ public final class Session<B: Backend> {
       let isApart = done >= first
       let count = min((isApart ? newTokens.count : first) - done, sequence == 0 ? passLimit : state.rowCapacity)
       try pass(
-        [(sequence, Array(newTokens[done..<done + count]))], isPartOfMany: areMany(newTokens.count) && !isApart)
+        [(sequence, Array(newTokens[done..<done + count]))], isPartOfMany: areMany(newTokens.count) && !isApart,
+        wantsOutput: done + count > newTokens.count - wanted)
       done += count
       if sequence == 0 {
         try establishIfDue(isLast: done == newTokens.count)
@@ -400,7 +401,7 @@ public final class Session<B: Backend> {
         rows += tokens.count
         (index, done) = tokens.upperBound == parts[index].tokens.count ? (index + 1, 0) : (index, tokens.upperBound)
       }
-      try pass(batch, isPartOfMany: isPartOfMany)
+      try pass(batch, isPartOfMany: isPartOfMany, wantsOutput: !places.isEmpty)
       try each(places)
       try remapIfDue()
     }
@@ -412,8 +413,10 @@ public final class Session<B: Backend> {
     return min(state.rowCapacity, recipe.establishmentTokens - large.rowCount)
   }
 
-  /// One pass of both models over new tokens of some sequences.
-  private func pass(_ parts: [(sequence: Int, tokens: [Int32])], isPartOfMany: Bool = false) throws {
+  /// One pass of both models over new tokens of some sequences, of some of which the large one's output may be wanted.
+  private func pass(
+    _ parts: [(sequence: Int, tokens: [Int32])], isPartOfMany: Bool = false, wantsOutput: Bool = true
+  ) throws {
     var largeBatch = Batch(isPartOfMany: isPartOfMany)
     var smallBatch = Batch(isPartOfMany: isPartOfMany)
     for part in parts {
@@ -421,6 +424,8 @@ public final class Session<B: Backend> {
       largeBatch.append(part.tokens, to: sequence.large, from: sequence.tokens.count)
       smallBatch.append(part.tokens, to: sequence.small, from: sequence.tokens.count)
     }
+    largeBatch.wantsOutput = wantsOutput
+    smallBatch.wantsOutput = false
     do {
       switch phase {
       case .unmapped: try decoder.forward(largeBatch, state: state)

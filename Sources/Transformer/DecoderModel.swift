@@ -26,7 +26,8 @@ public struct DecoderModel<B: Backend>: Sendable {
   }
 
   /// Runs the rows of a batch through the layers: stores their keys and values and leaves their hidden states in
-  /// `state`, from which ``logits(rows:state:)`` computes what is wanted.
+  /// `state`, from which ``logits(rows:state:)`` computes what is wanted. Of a batch whose output is not wanted
+  /// (`Batch.wantsOutput`) the last layer computes only what is stored or recorded.
   ///
   /// A row's result does not depend, bit for bit, on which other rows share its pass. It depends on their number as
   /// `Backend` says, and on whether they are 16 or more sequences that are decoded together, a token each, whose
@@ -46,8 +47,9 @@ public struct DecoderModel<B: Backend>: Sendable {
   ) throws(DecoderError) {
     try begin(batch, state: state)
     let layers = min(depth ?? configuration.layerCount, configuration.layerCount)
-    try run(
-      0..<layers, of: batch, state: state, borrowing: borrowing, lending: lending, endsInAttention: depth != nil)
+    let isRecorded = depth != nil || lending?.records(layer: layers - 1) ?? false
+    let end: LayerEnd = depth == nil && batch.wantsOutput ? .output : isRecorded ? .attention : .keysAndValues
+    try run(0..<layers, of: batch, state: state, borrowing: borrowing, lending: lending, end: end)
     lending?.finishPass(rows: batch.tokens.count)
   }
 
@@ -67,10 +69,10 @@ public struct DecoderModel<B: Backend>: Sendable {
 
   /// Runs some layers on the hidden states in `state`, where `begin` has made room.
   ///
-  /// - Parameter endsInAttention: whether the last of the layers ends after its attention.
+  /// - Parameter end: how far the last of the layers is run.
   package func run(
     _ layers: Range<Int>, of batch: Batch, state: RunState<B>, borrowing: Borrowing<B>? = nil,
-    lending: LentAttention<B>? = nil, endsInAttention: Bool = false
+    lending: LentAttention<B>? = nil, end: LayerEnd = .output
   ) throws(DecoderError) {
     let angles = RotaryAngles(
       positions: batch.positions, frequencies: frequencies, interleaved: configuration.rotary.interleaved)
@@ -80,9 +82,18 @@ public struct DecoderModel<B: Backend>: Sendable {
       } catch {
         throw .compute(error)
       }
-      attention(layer, batch: batch, angles: angles, state: state, borrowing: borrowing, lending: lending)
+      let end = layer == layers.upperBound - 1 ? end : .output
+      let segments = state.store.segments(batch.runs, layer: layer)
+      let usesKeys = borrowing?.plan.usesKeys(layer: layer) ?? true
+      let usesQueries = usesKeys && end != .keysAndValues
+      project(
+        layer, rows: batch.tokens.count, usesQueries: usesQueries, usesKeys: usesKeys, angles: angles,
+        segments: segments, state: state)
+      if end != .keysAndValues {
+        attend(layer, batch: batch, segments: segments, state: state, borrowing: borrowing, lending: lending)
+      }
       state.store.trimWindows(batch.runs, layer: layer)
-      if endsInAttention, layer == layers.upperBound - 1 { break }
+      guard end == .output else { break }
       projectAttention(layer, rows: batch.tokens.count, state: state)
       feedForward(layer, rows: batch.tokens.count, state: state)
     }
@@ -165,45 +176,49 @@ public struct DecoderModel<B: Backend>: Sendable {
     backend.write(values, to: hidden)
   }
 
-  private func attention(
-    _ index: Int, batch: Batch, angles: RotaryAngles, state: RunState<B>, borrowing: Borrowing<B>?,
-    lending: LentAttention<B>?
+  /// Computes the queries, keys and values of a layer and stores the latter two.
+  private func project(
+    _ index: Int, rows: Int, usesQueries: Bool, usesKeys: Bool, angles: RotaryAngles,
+    segments: [AttentionSegment<B.Page>], state: RunState<B>
   ) {
     let layer = weights.layers[index]
     let shape = configuration.attention
-    let rows = batch.tokens.count
+    let precision = state.precision
     let type = state.store.type
-    let segments = state.store.segments(batch.runs, layer: index)
+    let epsilon = configuration.normEpsilon
+    backend.normalize(
+      state.hidden, rows: rows, weight: layer.attentionNorm, epsilon: epsilon, into: state.normalized)
+    var products = [layer.value(into: state.value, precision: precision)]
+    if usesQueries { products.append(layer.query(into: state.query, precision: precision)) }
+    if usesKeys { products.append(layer.key(into: state.key, precision: precision)) }
+    backend.multiply(state.normalized, rows: rows, products)
+    backend.store(state.value, as: .values, in: segments, type: type)
+    if usesQueries {
+      if let weight = layer.queryNorm {
+        backend.normalizeHeads(state.query, rows: rows, weight: weight, epsilon: epsilon)
+      }
+      backend.rotate(state.query, heads: shape.queryHeads, by: angles)
+    }
+    if usesKeys {
+      if let weight = layer.keyNorm {
+        backend.normalizeHeads(state.key, rows: rows, weight: weight, epsilon: epsilon)
+      }
+      backend.rotate(state.key, heads: shape.kvHeads, by: angles)
+      backend.store(state.key, as: .keys, in: segments, type: type)
+    }
+  }
+
+  /// Attention of a layer, own and borrowed, over what ``project`` has stored.
+  private func attend(
+    _ index: Int, batch: Batch, segments: [AttentionSegment<B.Page>], state: RunState<B>, borrowing: Borrowing<B>?,
+    lending: LentAttention<B>?
+  ) {
+    let shape = configuration.attention
+    let type = state.store.type
     // Of the last layer of a lending model some KV heads may store nothing: nobody uses them.
     let ownGroups =
       borrowing?.plan.ownGroups(layer: index)
       ?? (0..<shape.kvHeads).filter { head in segments.allSatisfy { !$0.keys[head].isEmpty } }
-    let usesKeys = borrowing?.plan.usesKeys(layer: index) ?? true
-
-    backend.normalize(
-      state.hidden, rows: rows, weight: layer.attentionNorm, epsilon: configuration.normEpsilon,
-      into: state.normalized)
-    let precision = state.precision
-    var products = [layer.value(into: state.value, precision: precision)]
-    if usesKeys {
-      products += [
-        layer.query(into: state.query, precision: precision), layer.key(into: state.key, precision: precision),
-      ]
-    }
-    backend.multiply(state.normalized, rows: rows, products)
-    backend.store(state.value, as: .values, in: segments, type: type)
-
-    if usesKeys {
-      if let weight = layer.queryNorm {
-        backend.normalizeHeads(state.query, rows: rows, weight: weight, epsilon: configuration.normEpsilon)
-      }
-      if let weight = layer.keyNorm {
-        backend.normalizeHeads(state.key, rows: rows, weight: weight, epsilon: configuration.normEpsilon)
-      }
-      backend.rotate(state.query, heads: shape.queryHeads, by: angles)
-      backend.rotate(state.key, heads: shape.kvHeads, by: angles)
-      backend.store(state.key, as: .keys, in: segments, type: type)
-    }
     if !ownGroups.isEmpty {
       let lends = lending?.records(layer: index) ?? false
       backend.attend(
@@ -211,9 +226,10 @@ public struct DecoderModel<B: Backend>: Sendable {
           query: state.query, shape: shape, type: type, groups: ownGroups, output: state.attended,
           logSumExp: lends ? state.logSumExp : nil, kept: lending?.keptHeads(layer: index) ?? []),
         segments: segments)
-      lending?.record(layer: index, query: state.query, logSumExp: state.logSumExp, rows: rows)
+      lending?.record(layer: index, query: state.query, logSumExp: state.logSumExp, rows: batch.tokens.count)
     }
     if let borrowing, ownGroups.count < shape.kvHeads {
+      let usesKeys = borrowing.plan.usesKeys(layer: index)
       backend.attend(
         BorrowRequest(
           loans: borrowing.loans(layer: index, runs: batch.runs),
@@ -242,6 +258,16 @@ public struct DecoderModel<B: Backend>: Sendable {
       up: layer.up(into: state.up, precision: precision), into: state.gatedInput, for: down)
     backend.multiply(state.gatedInput, rows: rows, [down])
   }
+}
+
+/// How far a layer is run.
+package enum LayerEnd {
+  /// To its keys and values, which are stored.
+  case keysAndValues
+  /// To its attention, which a record may have.
+  case attention
+  /// To its output.
+  case output
 }
 
 /// What can go wrong in a pass.

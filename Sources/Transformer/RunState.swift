@@ -72,6 +72,9 @@ public struct Batch: Sendable {
   /// Whether the rows are some of many that are read one after the other and need not be more precise than
   /// `Backend.manyRows` rows of one pass.
   public let isPartOfMany: Bool
+  /// Whether the hidden state after the last layer is wanted of any row. Of prompts it mostly is not: a model reads them
+  /// for the keys and values that it stores.
+  public var wantsOutput = true
 
   public init(isPartOfMany: Bool = false) { self.isPartOfMany = isPartOfMany }
 

@@ -95,6 +95,19 @@ struct NamedPlan: CustomTestStringConvertible {
     #expect(agree(try pair.logits(chunked, tokens), whole))
   }
 
+  /// Where only the last token's output is wanted, the last layer of the others ends with what is stored or recorded.
+  @Test(arguments: NamedPlan.all, [512, 70])
+  func unwantedOutputsAreNotMissed(named: NamedPlan, chunk: Int) throws {
+    let all = try pair.logits(try session(named.plan), tokens)
+    let whole = Array(all.suffix(pair.expected.vocabulary))
+    #expect(agree(try session(named.plan, chunk: chunk).append(tokens), whole))
+    let parts = try session(named.plan, chunk: chunk)
+    let other = parts.addSequence()
+    try parts.append([.init(sequence: other, tokens: [5], wanted: 0), .init(sequence: 0, tokens: tokens)]) {
+      _, _, logits in #expect(agree(logits, whole))
+    }
+  }
+
   /// Sequences of different lengths, decoded together.
   @Test(arguments: NamedPlan.all)
   func sequencesTogetherAgreeWithEachAlone(named: NamedPlan) throws {

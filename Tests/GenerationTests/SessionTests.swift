@@ -98,6 +98,19 @@ struct TinyPair {
     #expect(kv.total == kv.large + kv.small)
   }
 
+  /// A long prompt whose last token's logits alone are wanted; the map, of all its first tokens, is the same.
+  @Test(arguments: [nil, LayerSelection.explicit([0]), .explicit([1, 2])], [5, 512])
+  func unwantedOutputsAreNotMissed(layers: LayerSelection?, chunk: Int) throws {
+    let pair = try TinyPair()
+    let tokens = (0..<150).map { Int32($0 * $0 * 7 % 101) }
+    let whole = try pair.session(layers)
+    let expected = try pair.logits(whole, tokens).suffix(pair.expected.vocabulary)
+    let session = try pair.session(layers, chunk: chunk)
+    let found = try session.append(tokens)
+    #expect(zip(found, expected).allSatisfy { abs($0 - $1) < 1e-4 } && found.count == expected.count)
+    #expect(session.plan == whole.plan && session.kvBytes == whole.kvBytes)
+  }
+
   /// A prompt shorter than τ_e: the model runs alone until there are that many tokens.
   @Test func shortPromptsEstablishLater() throws {
     let pair = try TinyPair()

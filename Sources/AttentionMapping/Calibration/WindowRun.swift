@@ -77,7 +77,7 @@ package struct WindowRun<B: Backend> {
     for layer in 0..<large.configuration.layerCount {
       try large.run(
         layer..<layer + 1, of: batch, state: state, lending: own,
-        endsInAttention: layer == large.configuration.layerCount - 1)
+        end: layer == large.configuration.layerCount - 1 ? .attention : .output)
       values.append(large.backend.read(state.value, rows: 0..<tokens.count))
     }
     try sums.add(rows: rows, own: own, values: values, lent: lent)
