@@ -8,9 +8,9 @@
 /// Row arguments are explicit because tensors are allocated once for the largest batch and reused.
 ///
 /// Batch invariance: on one backend, a row's result never depends on the other rows of the call, so that prefill in
-/// chunks of any size, decode, and batches of sequences agree bit for bit. Where a backend rounds activations otherwise
-/// when there are many rows (the processor: from 16 rows on with matrix tiles, from 64 rows on, and from 128 on where it
-/// rounds weights, too), this holds between two such numbers, and across them within that rounding.
+/// chunks of any size, decode, and batches of sequences agree bit for bit. Where a backend rounds otherwise when there
+/// are many rows (the processor: from 16 rows on with matrix tiles, and from 64 rows on), this holds between two such
+/// numbers, and across them within that rounding.
 public protocol Backend: AnyObject, Sendable {
   /// Float32 values, `[rows, columns]`.
   associatedtype Tensor: AnyObject

@@ -2,8 +2,8 @@
 //
 // Rows meet quantised weights as int8, or as int16 for products that ask for `ActivationPrecision.int16`. Many rows, on
 // instruction sets with matrix tiles, meet them as bf16, in two planes: the rounded values, and the rounded rest. From
-// `manyRows` rows on, where arithmetic takes the time, int8 or one plane has to do, and from `rescaledRows` on weights
-// may be rounded once more (`multiply_rescaled`). See docs/SPEED.md for accuracy and time.
+// `manyRows` rows on, where arithmetic takes the time, int8 or one plane has to do, and weights may be rounded once more
+// (`multiply_rescaled`). See docs/SPEED.md for accuracy and time.
 
 import CKindredKernels
 
@@ -126,8 +126,6 @@ extension CPUBackend {
   /// stay that precise.
   public var manyRows: Int { Self.manyRows }
   private static let manyRows = 64
-  /// Rows from which rounding weights once more is worth it.
-  private static let rescaledRows = 128
   /// Multiplications that are worth a piece of their own: about two microseconds.
   private static let smallestPiece = 1 << 18
   /// Panels that the dense kernel reads side by side for one row.
@@ -254,7 +252,7 @@ extension CPUBackend {
 
   private func multiply(_ view: kindred_activations, _ part: ProductPart) {
     let product = part.product
-    let isRescaled = part.allRows >= Self.rescaledRows && product.roundsWeights && product.matrix.type.blockElements > 1
+    let isRescaled = part.allRows >= Self.manyRows && product.roundsWeights && product.matrix.type.blockElements > 1
     let multiply = isRescaled ? kernels.multiply_rescaled ?? kernels.multiply : kernels.multiply
     withUnsafePointer(to: view) { view in
       multiply!(

@@ -7,7 +7,7 @@
 @_exported import KindredTokenization
 
 /// The version of the library and the tool. It is raised where results change, for they are compared across runs.
-public let kindredVersion = "0.1.6"
+public let kindredVersion = "0.1.7"
 
 extension ModelPair {
   /// Loads models by name, as `ModelStore.locate(_:)` finds them: a path, or a model that

@@ -115,11 +115,13 @@ enum TensorRole {
 }
 
 extension TensorRole {
-  /// Whether many rows may meet these weights, of `inputs` columns, rounded once more. Keys and values, small as they
-  /// are, are not worth it; what writes to the residual stream, and all of narrow models, moves predictions most.
-  func roundsWeights(inputs: Int) -> Bool {
-    switch self {
-    case .query, .gate, .up: inputs >= 768
+  /// Whether many rows may meet these weights rounded once more. Keys and values, small as they are, are not worth it;
+  /// the attention output, and all of models with a narrow residual stream, moves predictions most.
+  func roundsWeights(outputs: Int, inputs: Int) -> Bool {
+    let narrowest = 768
+    return switch self {
+    case .query, .gate, .up: inputs >= narrowest
+    case .down: outputs >= narrowest
     default: false
     }
   }
@@ -200,7 +202,7 @@ private struct WeightReader<B: Backend> {
     byteCount += backend.byteCount(of: matrix)
     let biasName = "\(naming.name(of: role)).bias"
     let bias = try container.tensor(named: biasName) == nil ? nil : vector(role, suffix: "bias", count: outputs)
-    return Linear(weight: matrix, bias: bias, roundsWeights: role.roundsWeights(inputs: inputs))
+    return Linear(weight: matrix, bias: bias, roundsWeights: role.roundsWeights(outputs: outputs, inputs: inputs))
   }
 }
 
