@@ -27,6 +27,9 @@ public struct DecoderConfiguration: Sendable, Hashable {
   public var contextLength: Int
   /// Whether queries and keys are normalised head by head before rotation (Qwen3).
   public var normalizesQueriesAndKeys = false
+  /// Whether these are some layers of a deeper model: the last one then stands for one in the middle, and is run whole
+  /// also where nobody wants the model's output.
+  public var isSlice = false
 
   /// The layers of attention, as a plan sees them.
   public var shape: ModelShape { ModelShape(layerCount: layerCount, attention: attention) }

@@ -48,7 +48,8 @@ public struct DecoderModel<B: Backend>: Sendable {
     try begin(batch, state: state)
     let layers = min(depth ?? configuration.layerCount, configuration.layerCount)
     let isRecorded = depth != nil || lending?.records(layer: layers - 1) ?? false
-    let end: LayerEnd = depth == nil && batch.wantsOutput ? .output : isRecorded ? .attention : .keysAndValues
+    let isWhole = depth == nil && (batch.wantsOutput || configuration.isSlice)
+    let end: LayerEnd = isWhole ? .output : isRecorded ? .attention : .keysAndValues
     try run(0..<layers, of: batch, state: state, borrowing: borrowing, lending: lending, end: end)
     lending?.finishPass(rows: batch.tokens.count)
   }

@@ -55,7 +55,9 @@ public struct RandomModel: TensorContainer, CustomStringConvertible {
     self.type = type
     hasBiases = shape.family == "qwen2"
     isTied = shape.isTied
-    configuration = shape.configuration(layers: layers)
+    var configuration = shape.configuration(layers: layers)
+    configuration.isSlice = layers < shape.layers
+    self.configuration = configuration
     publishedLayerCount = shape.layers
   }
 

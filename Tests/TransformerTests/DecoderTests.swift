@@ -186,6 +186,33 @@ func largestDifference(_ a: [Float], _ b: [Float]) -> Float {
     #expect(fixture.decoder.logits(rows: [tokens.count - 4], state: state) == before)
   }
 
+  /// Where no output is wanted the last layer does not attend, except in a slice of a deeper model.
+  @Test(arguments: [false, true])
+  func lastLayerOnlyStores(isSlice: Bool) throws {
+    let fixture = try Fixture("qwen2")
+    let folder = try #require(Bundle.module.url(forResource: "Fixtures/qwen2", withExtension: nil))
+    let backend = ProfilingBackend(try CPUBackend(threads: 1, instructionSet: .generic))
+    let whole = try DecoderModel(OpenedModel(path: folder.path), backend: backend)
+    var configuration = whole.configuration
+    configuration.isSlice = isSlice
+    let decoder = DecoderModel(configuration: configuration, weights: whole.weights, backend: backend)
+    let state = try RunState(configuration, backend: backend, kvType: .f32)
+    let tokens = fixture.expected.tokens
+    var batch = Batch()
+    batch.append(tokens.dropLast(), to: state.store.addSequence(), from: 0)
+    batch.wantsOutput = false
+    _ = backend.takeProfile()
+    try decoder.forward(batch, state: state)
+    let calls = backend.takeProfile().entries[.attend]?.calls
+    let attending = isSlice ? configuration.layerCount : configuration.layerCount - 1
+    #expect(calls == attending)
+    var last = Batch()
+    last.append(tokens.suffix(1), to: 0, from: tokens.count - 1)
+    try decoder.forward(last, state: state)
+    let expected = try fixture.logits(tokens, chunk: tokens.count - 1).suffix(fixture.expected.vocabulary)
+    #expect(largestDifference(decoder.logits(rows: [0], state: state), Array(expected)) == 0)
+  }
+
   @Test func badBatchesAreRefused() throws {
     let fixture = try Fixture("llama")
     let state = try fixture.state()

@@ -12,7 +12,8 @@ import KindredTransformer
 /// A mapped layer computes no queries and keys, rotates none and stores no keys. In prefill, where arithmetic bounds,
 /// `2 · n · H · D` operations of QKᵀ become `2 · n · d` for each distinct lent head, and as many of PV become
 /// `2 · n · D` for each distinct (lent head, KV group). In decode, where memory bounds, the bytes of keys go, and those
-/// of values where far positions count nothing. Near windows do not grow with the context and are left out.
+/// of values where far positions count nothing. Near windows do not grow with the context and are left out, and so is
+/// what a prompt's last layer stores where it computes nothing else.
 public struct BorrowedWork: Sendable {
   /// The steps whose work is counted.
   public enum Steps: Sendable, Hashable {
@@ -27,11 +28,14 @@ public struct BorrowedWork: Sendable {
   let shape: AttentionShape
   /// Elements of a lending model's head, `d`.
   let smallDimension: Int
+  /// Whether the last layer attends for a prompt's rows; of a whole model it only stores their keys and values.
+  let lastLayerAttends: Bool
 
-  public init(plan: AttentionPlan, shape: AttentionShape, smallDimension: Int) {
+  public init(plan: AttentionPlan, shape: AttentionShape, smallDimension: Int, lastLayerAttends: Bool) {
     self.plan = plan
     self.shape = shape
     self.smallDimension = smallDimension
+    self.lastLayerAttends = lastLayerAttends
   }
 
   /// The share of a part's work that remains, 0…1 or above.
@@ -43,19 +47,24 @@ public struct BorrowedWork: Sendable {
   public func remaining(_ part: ModelPart, in steps: Steps, products: [ProfiledProduct] = []) -> Double {
     switch part {
     case .queryKeyValue:
-      1 - rowShare(steps) * mappedLayerShare * (1 - valueShare(of: products, in: steps))
+      1 - rowShare(steps) * mappedLayerShare(steps) * (1 - valueShare(of: products, in: steps))
     case .rotation, .keyStorage, .headNorm:
-      1 - rowShare(steps) * mappedLayerShare
+      1 - rowShare(steps) * mappedLayerShare(steps)
     case .attention:
       1 - pairShare(steps) * (1 - attentionShare(steps))
     default: 1
     }
   }
 
+  /// The layers that attend.
+  private func layers(_ steps: Steps) -> Range<Int> {
+    plan.units.indices.dropLast(steps == .decode || lastLayerAttends ? 0 : 1)
+  }
+
   /// The share of layers that use no queries and keys of their own.
-  private var mappedLayerShare: Double {
-    let mapped = plan.units.indices.filter { !plan.usesKeys(layer: $0) }.count
-    return Double(mapped) / Double(plan.units.count)
+  private func mappedLayerShare(_ steps: Steps) -> Double {
+    let layers = layers(steps)
+    return Double(layers.count { !plan.usesKeys(layer: $0) }) / Double(max(1, layers.count))
   }
 
   /// The share of rows that run mapped.
@@ -86,7 +95,7 @@ public struct BorrowedWork: Sendable {
 
   /// What attention takes of a mapped row, of an unmapped row's, over all layers.
   private func attentionShare(_ steps: Steps) -> Double {
-    let layers = plan.units.indices.map { layer in
+    let shares = layers(steps).map { layer in
       if steps == .decode { return plan.units[layer].reduce(0) { $0 + Self.byteShare($1) } / Double(shape.kvHeads) }
       let loans = plan.loans(layer: layer, groupSize: shape.groupSize)
       let tiles = loans.reduce(0) { sum, loan in
@@ -98,7 +107,7 @@ public struct BorrowedWork: Sendable {
       return Double(ownWork + tiles + products * shape.headDimension)
         / Double(2 * shape.queryHeads * shape.headDimension)
     }
-    return layers.reduce(0, +) / Double(layers.count)
+    return shares.reduce(0, +) / Double(max(1, shares.count))
   }
 
   /// What a unit reads of keys and values at far positions, of an ordinary unit's.

@@ -165,7 +165,8 @@ public struct SavingBenchmark<Base: Backend> {
         guard let before = unmapped[phase], let steps = steps(of: phase) else { continue }
         let work = BorrowedWork(
           plan: plan, shape: model.decoder.configuration.attention,
-          smallDimension: mapping.small?.configuration.attention.headDimension ?? 0)
+          smallDimension: mapping.small?.configuration.attention.headDimension ?? 0,
+          lastLayerAttends: model.decoder.configuration.isSlice)
         comparisons[phase, default: []].append(
           Comparison(
             unmapped: before, mapped: profile, model: model.decoder.configuration, smallShare: smallShare,

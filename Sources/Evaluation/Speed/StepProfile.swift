@@ -7,7 +7,8 @@ import KindredTransformer
 public enum ModelPart: String, Sendable, Hashable, CaseIterable, Codable {
   case norm = "RMSNorm"
   case queryKeyValue = "Q, K, V"
-  case value = "V alone"
+  /// Of mapped layers V, of a prompt's last layer K and V.
+  case value = "V alone, K and V"
   case headNorm = "norms of Q and K"
   case rotation = "RoPE"
   case keyStorage = "storing K"
@@ -55,6 +56,7 @@ public enum ModelPart: String, Sendable, Hashable, CaseIterable, Codable {
     case (1, true) where shapes == [[model.hiddenSize, model.feedForwardSize]]: return .down
     case (1, false) where shapes == [[model.vocabularySize, model.hiddenSize]]: return .output
     case (1, false) where shapes == [[heads.kvHeads * heads.headDimension, model.hiddenSize]]: return .value
+    case (2, false) where shapes == [[heads.kvHeads * heads.headDimension, model.hiddenSize]]: return .value
     case (2, false) where shapes == [[model.feedForwardSize, model.hiddenSize]]: return .gateUp
     case (3, false) where shapes.contains([heads.queryHeads * heads.headDimension, model.hiddenSize]):
       return .queryKeyValue

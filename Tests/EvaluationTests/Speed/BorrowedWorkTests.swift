@@ -12,13 +12,15 @@ import Testing
   static let first = HeadIndex(layer: 0, head: 0)
   static let second = HeadIndex(layer: 0, head: 1)
 
-  func work(_ lastLayer: [AttentionPlan.Unit]) -> BorrowedWork {
-    BorrowedWork(plan: AttentionPlan(units: [[.own, .own], lastLayer]), shape: Self.shape, smallDimension: 4)
+  func work(_ lastLayer: [AttentionPlan.Unit], lastLayerAttends: Bool = true) -> BorrowedWork {
+    BorrowedWork(
+      plan: AttentionPlan(units: [[.own, .own], lastLayer]), shape: Self.shape, smallDimension: 4,
+      lastLayerAttends: lastLayerAttends)
   }
 
-  var mapped: BorrowedWork {
-    work([.borrowed([Self.first, Self.first]), .borrowed([Self.first, Self.second])])
-  }
+  static let borrowing: [AttentionPlan.Unit] = [.borrowed([first, first]), .borrowed([first, second])]
+
+  var mapped: BorrowedWork { work(Self.borrowing) }
 
   /// Queries, keys, and values of twice the bits: a quarter of the operations, two fifths of the bytes.
   static let products = [(32, 320), (16, 160), (16, 320)].map { outputs, bytes in
@@ -38,6 +40,15 @@ import Testing
     #expect(isClose(mapped.remaining(.keyStorage, in: steps), 0.75))
     #expect(mapped.remaining(.down, in: steps) == 1)
     #expect(mapped.remaining(.attention, in: .prefill(tokens: 4, unmapped: 9)) == 1)
+  }
+
+  /// Borrowing in a last layer that does not attend saves nothing of a prompt, and of a token as much as ever.
+  @Test func lastLayerOfAWholeModel() {
+    let whole = work(Self.borrowing, lastLayerAttends: false)
+    let steps = BorrowedWork.Steps.prefill(tokens: 4, unmapped: 2)
+    #expect(whole.remaining(.queryKeyValue, in: steps, products: Self.products) == 1)
+    #expect(whole.remaining(.attention, in: steps) == 1)
+    #expect(whole.remaining(.attention, in: .decode) == mapped.remaining(.attention, in: .decode))
   }
 
   @Test func decode() {
@@ -80,7 +91,7 @@ import Testing
   @Test func productsAreToldApart() {
     var profile = OperationProfile()
     let products: [(ProfiledOperation, ModelPart)] = [
-      (queryKeyValue, .queryKeyValue), (multiply(128, 896), .value),
+      (queryKeyValue, .queryKeyValue), (multiply(128, 896), .value), (multiply(128, 896, count: 2), .value),
       (multiply(896, 896, accumulates: true), .attentionOutput), (multiply(4864, 896, count: 2), .gateUp),
       (multiply(896, 4864, accumulates: true), .down), (multiply(151_936, 896), .output),
       (multiply(7, 7), .otherProducts),
@@ -90,7 +101,7 @@ import Testing
     profile.add(.normalize, seconds: 0.25)
     let steps = StepProfile(profile, of: model, steps: 2, otherSeconds: 1)
     #expect(Set(steps.rows.map(\.part)) == Set(products.map(\.1) + [.norm, .rest]))
-    #expect(steps.secondsPerStep == (3.5 + 0.5 + 1) / 2)
+    #expect(steps.secondsPerStep == 2.75)
     #expect(abs(steps.rows.reduce(0) { $0 + $1.share } - 1) < 1e-12)
     let norm = steps.rows.first { $0.part == .norm }
     #expect(norm?.callsPerStep == 1 && norm?.secondsPerStep == 0.25 && norm?.operationsPerSecond == nil)
